@@ -1,0 +1,42 @@
+# `make demo` and `make test` are all that a fresh machine with Python 3.11+ needs.
+PYTHON ?= python3
+INSTALLED := .venv/.installed
+ARGS ?=
+
+.PHONY: help demo test lint types clean
+
+help:
+	@echo 'make demo    all seven events delivered before your eyes, in about a minute'
+	@echo 'make test    the tests (ARGS="-k name" chooses)'
+	@echo 'make lint    ruff: lint rules and format'
+	@echo 'make types   mypy, strict'
+	@echo 'make clean   remove .venv, caches and builds'
+	@echo 'PYTHON=python3.12 make ... uses another Python than python3; 3.11 or newer is needed.'
+
+demo: $(INSTALLED)
+	@.venv/bin/kasplo-notify up --demo
+
+test: $(INSTALLED)
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+types: $(INSTALLED)
+	@.venv/bin/mypy
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Written last, so that an interrupted installation is done again; so is one older than pyproject.toml.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo '$(PYTHON) is missing or older than Python 3.11: name a newer one, for example: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; \
+		exit 1; }
+	@.venv/bin/python -c '' 2>/dev/null || { \
+		echo 'Making .venv and installing into it; once, about half a minute.'; \
+		$(PYTHON) -m venv --clear .venv || { rm -rf .venv; exit 1; }; }
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[test]'
+	@touch $@

@@ -1,0 +1,125 @@
+"""The dispatcher: the part of each worker process that asks for a drain when something is due and somebody is idle."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+from kasplo_notify.config import Config
+from kasplo_notify.store import Call, Store
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+# While drains run they look by themselves; and an asked-for drain needs a moment to claim what is due.
+LEAVE_S, AGAIN_S = 0.05, 0.06
+BELIEVED_MS = 3000
+MAINTENANCE_MS = 300_000
+DAY_MS = 86_400_000
+
+
+class Dispatcher(threading.Thread):
+    """Sleeps until the schedule's first score, a second at most, and asks for drains. Survives every exception.
+
+    Args:
+        store: A connection of its own.
+        config: The configuration.
+        name: The worker's name.
+        enqueue: Asks for one drain; takes its description.
+        queued: How many drains have been asked for and not begun.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        *,
+        name: str,
+        enqueue: Callable[[str], object],
+        queued: Callable[[], int],
+    ) -> None:
+        super().__init__(name="kasplo-dispatcher", daemon=True)
+        self._store = store
+        self._config = config
+        self._worker = name
+        self._enqueue = enqueue
+        self._queued = queued
+        self._state = "idle"
+        self._ended = False
+        self._look_now = threading.Event()
+        self._maintain_at = time.monotonic()
+
+    def busy(self, running: bool) -> None:  # noqa: FBT001 - the state itself
+        """Tell whether this worker runs a drain."""
+        self._state = "busy" if running else "idle"
+        self._look_now.set()
+
+    def look(self) -> None:
+        """Look at once: something is due, and another worker could take it."""
+        self._look_now.set()
+
+    def stop(self) -> None:
+        """End the thread; the worker counts neither as idle nor as busy any more."""
+        self._ended = True
+        self._look_now.set()
+        self.join(timeout=5.0)
+
+    def run(self) -> None:
+        failed = False
+        while not self._ended:
+            wait = LOOK_S
+            try:
+                wait = self._look()
+                self._maintain()
+                failed = False
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
+                if not failed:
+                    log.warning("dispatcher_waits: %s", error)
+                failed = True
+            self._look_now.wait(wait)
+            self._look_now.clear()
+        self._leave()
+
+    def _look(self) -> float:
+        """One look; returns the seconds until the next."""
+        now, _, due, first, _idle, busy, late, call = self._store.run(
+            Call("peek", [self._worker, self._state, BELIEVED_MS])
+        )
+        if call and _idle > self._queued():
+            queues = "1 queue" if due == 1 else f"{due}{'+' if due == 100 else ''} queues"
+            self._enqueue(f"deliver due events: {queues} due, {int(late) / 1000:.1f} s late")
+        if due:
+            return AGAIN_S
+        if not first:
+            return LOOK_S
+        return min(LOOK_S, (float(first) - float(now)) / 1000 + 0.001 + (LEAVE_S if busy else 0.0))
+
+    def _maintain(self) -> None:
+        """Every five minutes one worker checks that nothing was forgotten."""
+        if time.monotonic() < self._maintain_at:
+            return
+        self._maintain_at = time.monotonic() + 60
+        keys = self._store.keys
+        (first,) = self._store.read(lambda ask: ask.set(keys("maintenance"), self._worker, nx=True, px=MAINTENANCE_MS))
+        if not first:
+            return
+        registered, dead = self._store.read(lambda ask: ask.hkeys(keys.endpoints).hkeys(keys("dead")))
+        settings = self._config
+        keep_ms = int(settings.dead.keep_days * DAY_MS)
+        for names in _batches(sorted({*registered, *dead})):
+            args = [int(settings.delivery.delay * 1000), settings.dead.max_bytes, keep_ms, *names]
+            for queue in self._store.run(Call("repair", args)):
+                log.error("queue_repaired: %s held events and was not on the schedule", queue.decode())
+
+    def _leave(self) -> None:
+        try:
+            self._store.run(Call("peek", [self._worker, "gone", 0]))
+        except Exception as error:  # noqa: BLE001 - the entry ends by itself in BELIEVED_MS
+            log.debug("could not sign off: %s", error)
+
+
+def _batches(names: Sequence[bytes], size: int = 100) -> Iterable[list[bytes]]:
+    rest = iter(names)
+    while batch := list(islice(rest, size)):
+        yield batch

@@ -1,0 +1,144 @@
+"""Why a request got no answer: from exceptions to a stable word and a sentence for a postmaster."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+
+from aiohttp import ClientConnectorCertificateError, ClientConnectorDNSError, ClientConnectorError, InvalidURL
+from aiohttp.http import HttpProcessingError
+
+from kasplo_notify.guard import AddressBlocked
+from kasplo_notify.outcome import Failure
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h.
+_CERTIFICATE = {
+    9: "certificate is not valid yet",
+    10: "certificate expired",
+    18: "certificate is self-signed",
+    19: "certificate is signed by an authority that is not trusted",
+    20: "certificate is signed by an authority that is not trusted, or an intermediate one is missing",
+    21: "certificate is signed by an authority that is not trusted, or an intermediate one is missing",
+    23: "certificate was revoked",
+    62: "certificate is for another name",
+    64: "certificate is for another address",
+}
+# Parts of OpenSSL's reason, in the order in which they are tried.
+_TLS = (
+    ("UNSUPPORTED_PROTOCOL", "the server offers no TLS version from 1.2 on"),
+    ("PROTOCOL_VERSION", "the server offers no TLS version from 1.2 on"),
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS on this port"),
+    ("RECORD_LAYER_FAILURE", "the server does not speak TLS on this port"),
+    ("HTTP_REQUEST", "the server does not speak TLS on this port"),
+    ("CERTIFICATE_REQUIRED", "the server wants a client certificate"),
+    ("UNRECOGNIZED_NAME", "the server has no certificate for this name"),
+    ("NO_CIPHERS", "the server offers no cipher that is safe"),
+    ("HANDSHAKE_FAILURE", "the server refused the TLS handshake"),
+    ("DH_KEY_TOO_SMALL", "the server's TLS keys are too short"),
+    ("EE_KEY_TOO_SMALL", "the server's TLS keys are too short"),
+)
+_SYSTEM: dict[int, tuple[Failure, str]] = {
+    errno.ECONNREFUSED: ("refused", "connection refused"),
+    errno.ECONNRESET: ("reset", "connection reset before an answer"),
+    errno.ECONNABORTED: ("reset", "connection reset before an answer"),
+    errno.EPIPE: ("reset", "connection closed before an answer"),
+    errno.ETIMEDOUT: ("connect_timeout", "the server does not answer on this address"),
+    errno.EHOSTUNREACH: ("unreachable", "no route to the server"),
+    errno.EHOSTDOWN: ("unreachable", "no route to the server"),
+    errno.ENETUNREACH: ("unreachable", "no route to the server's network"),
+    errno.EADDRNOTAVAIL: ("unreachable", "no local address or port is left to connect from"),
+    errno.EACCES: ("unreachable", "a local firewall forbids the connection"),
+    errno.EPERM: ("unreachable", "a local firewall forbids the connection"),
+    errno.EMFILE: ("other", "this worker has no file descriptors left; raise its limit (ulimit -n)"),
+    errno.ENFILE: ("other", "this machine has no file descriptors left"),
+}
+
+
+def connect_failure(error: BaseException, seconds: float) -> tuple[Failure, str]:
+    """Why no connection came about within `seconds`."""
+    blocked = next((each for each in _causes(error) if isinstance(each, AddressBlocked)), None)
+    if blocked is not None:
+        return "blocked", str(blocked.strerror)
+    if isinstance(error, ClientConnectorDNSError):
+        return "dns", _dns(error.os_error)
+    if isinstance(error, ClientConnectorCertificateError):
+        return "tls", _certificate(error.certificate_error)
+    tls = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+    if tls is not None:
+        return "tls", _tls(tls)
+    # A TimeoutError with an errno is the kernel's, and told like any other of its answers.
+    if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
+        return "connect_timeout", f"no connection within {seconds:g} s"
+    if isinstance(error, InvalidURL | UnicodeError):
+        return "blocked", "the URL has no host that could be dialled"
+    cause = error.os_error if isinstance(error, ClientConnectorError) else error
+    return _system(cause, "the connection could not be opened")
+
+
+def exchange_failure(error: BaseException, *, began: bool, seconds: float) -> tuple[Failure, str]:
+    """Why no answer came over an open connection; `began` tells whether any byte of one did."""
+    if isinstance(error, asyncio.TimeoutError):
+        what = "the answer's headers did not end" if began else "no answer"
+        return "timeout", f"{what} within {seconds:g} s"
+    if isinstance(error, HttpProcessingError):
+        return "protocol", _not_http(error)
+    if began:
+        return "reset", "connection closed in the middle of the answer's headers"
+    return _system(error, "connection closed before an answer", otherwise="reset")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it stands for: aiohttp and happy eyeballs wrap what the guard and TLS raise."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [each.__cause__, each.__context__, getattr(each, "os_error", None)]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+
+
+def _dns(error: OSError) -> str:
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return "name servers do not answer for this name"
+    return "name does not resolve"
+
+
+def _certificate(error: Exception) -> str:
+    code = getattr(error, "verify_code", None)
+    text = _CERTIFICATE.get(code) if isinstance(code, int) else None
+    if text is not None:
+        return text
+    message = getattr(error, "verify_message", "")
+    return f"certificate is not valid: {message}" if message else "certificate is not valid"
+
+
+def _tls(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "the server closed the connection during the TLS handshake"
+    reason = (error.reason or str(error)).upper().replace(" ", "_")
+    return next((text for part, text in _TLS if part in reason), "the TLS handshake failed")
+
+
+def _system(error: BaseException, fallback: str, *, otherwise: Failure = "other") -> tuple[Failure, str]:
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number in _SYSTEM:
+        return _SYSTEM[number]
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+        return "reset", "connection reset before an answer"
+    return otherwise, fallback
+
+
+def _not_http(error: HttpProcessingError) -> str:
+    # aiohttp's parsers differ between the compiled and the Python one; their messages agree on these words.
+    message = str(error.message).lower()
+    if "too many" in message:
+        return "the answer has too many headers"
+    if "too large" in message or "more than" in message:
+        return "the answer's headers are too long"
+    return "the answer is not HTTP"

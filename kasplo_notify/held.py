@@ -1,0 +1,176 @@
+"""A queue while a drain holds it: what was read ahead, what is in flight, and which event is next. No I/O."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kasplo_notify.book import Subscriber
+from kasplo_notify.stored import BrokenRecord, Progress, StoredEvent, split_retry
+from kasplo_notify.window import Window
+
+# Deaths of drains without a settle after which a queue is delivered one event at a time; and deaths with the same
+# event alone in flight after which that event is given up.
+SINGLE_AFTER, POISON_AFTER = 2, 3
+
+
+@dataclass(slots=True)
+class Item:
+    """An event that was read from a queue.
+
+    Attributes:
+        kind: `n` for never attempted, `r` for a retry; where it is, as the settle script wants it.
+        ref: The stream's entry id, or the member of the retry set.
+        progress: What has happened to it before.
+        event: The event; None when the stored record is not readable.
+        size: Bytes of the stored record.
+    """
+
+    kind: str
+    ref: bytes
+    progress: Progress
+    event: StoredEvent | None
+    size: int
+
+    @classmethod
+    def read(cls, row: Sequence[bytes], delay_ms: int) -> "Item":
+        """Read a row of the reply of `claim` and `read`; broken records become items without an event."""
+        kind, ref, time, packed = row
+        first_due = int(float(time)) + (delay_ms if kind == b"n" else 0)
+        progress = Progress(0, 0, first_due)
+        event = None
+        try:
+            if kind == b"r":
+                progress, packed = split_retry(ref)
+            event = StoredEvent.unpack(packed)
+        except BrokenRecord:
+            pass
+        return cls(kind.decode(), ref, progress, event, len(ref) + len(packed))
+
+
+@dataclass(slots=True, kw_only=True)
+class Held:
+    """A queue that a drain holds.
+
+    Attributes:
+        queue: Its name.
+        endpoint: Its endpoint's name.
+        token: The drain that holds it, as the scripts know it.
+        subscriber: How to deliver to it.
+        window: Its concurrency, which outlives the holding.
+        lease_end: Seconds of the monotonic clock; no request starts that could outlast it.
+        slice_end: When it is handed back to the end of the line, by the same clock.
+        probe: The endpoint's breaker is open and this queue may send one event.
+        deaths: Drains that died holding it.
+        suspect: The event id that was alone in flight at POISON_AFTER of these deaths.
+        resumed_ms: When a pause of the endpoint ended; the age of its events counts from here.
+        closing: Nothing more is started; given back when nothing is in flight.
+        exhausted: The last read returned all that was due.
+        listed: It is in the sender's line.
+        unsettled: Results of its events that are not in Redis yet.
+        last_id, last_score: How far new events and retries were read.
+    """
+
+    queue: str
+    endpoint: str
+    token: str
+    subscriber: Subscriber
+    window: Window
+    lease_end: float
+    slice_end: float
+    probe: bool = False
+    deaths: int = 0
+    suspect: str = ""
+    resumed_ms: int = 0
+    closing: bool = False
+    exhausted: bool = False
+    listed: bool = False
+    unsettled: int = 0
+    fresh_in_flight: int = 0
+    again_in_flight: int = 0
+    last_id: str = ""
+    last_score: str = "-inf"
+    _fresh: deque[Item] = field(default_factory=deque)
+    _again: deque[Item] = field(default_factory=deque)
+    _refs: set[bytes] = field(default_factory=set)
+
+    @property
+    def single(self) -> bool:
+        return self.deaths >= SINGLE_AFTER
+
+    @property
+    def in_flight(self) -> int:
+        return self.fresh_in_flight + self.again_in_flight
+
+    @property
+    def buffered(self) -> int:
+        return len(self._fresh) + len(self._again)
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight."""
+        if self.single or self.probe:
+            return 1
+        return max(1, min(int(self.window.size), self.subscriber.cap))
+
+    @property
+    def done(self) -> bool:
+        """Whether it can be given back."""
+        idle = not self.in_flight and not self.unsettled
+        return idle and (self.closing or (self.exhausted and not self.buffered))
+
+    def wants(self) -> int:
+        """How many events of each kind to read ahead; 0 while there are enough."""
+        if self.closing or self.exhausted or self.buffered > self.limit // 2:
+            return 0
+        return min(128, max(1, 2 * self.limit - self.buffered))
+
+    def add(self, rows: Sequence[Sequence[bytes]], asked: int) -> list[Item]:
+        """Take a reply of `claim` or `read`; returns the items that are new, in order."""
+        items = []
+        fresh = again = 0
+        for row in rows:
+            item = Item.read(row, self.subscriber.delay_ms)
+            if item.kind == "n":
+                fresh += 1
+                self.last_id = item.ref.decode()
+            else:
+                again += 1
+                self.last_score = row[2].decode()
+                # Scores are not unique: the last one read is asked for again.
+                if item.ref in self._refs:
+                    continue
+                self._refs.add(item.ref)
+            items.append(item)
+        self.exhausted = fresh < asked and again < asked
+        return items
+
+    def keep(self, item: Item) -> None:
+        """Buffer an item until its turn."""
+        (self._fresh if item.kind == "n" else self._again).append(item)
+
+    def next(self) -> Item:
+        """The next item. New events and retries alternate, so that neither starves the other."""
+        fresh, again = self._fresh, self._again
+        if not again or (fresh and self.fresh_in_flight <= self.again_in_flight):
+            self.fresh_in_flight += 1
+            return fresh.popleft()
+        self.again_in_flight += 1
+        return again.popleft()
+
+    def finished(self, item: Item) -> None:
+        if item.kind == "n":
+            self.fresh_in_flight -= 1
+        else:
+            self.again_in_flight -= 1
+
+    def settled(self, item: Item) -> None:
+        self.unsettled -= 1
+        self._refs.discard(item.ref)
+
+    def close(self) -> int:
+        """Start nothing more; forget what was read ahead. Returns how many bytes that was."""
+        size = sum(item.size for item in (*self._fresh, *self._again))
+        self.closing = True
+        self._fresh.clear()
+        self._again.clear()
+        return size

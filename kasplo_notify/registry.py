@@ -1,0 +1,283 @@
+"""The registry of endpoints in Redis: what operators change and workers read.
+
+A change is one script that compares the registry's version, so two operators cannot overwrite each other, and
+that bumps it before the command returns, so every emit() that begins later routes by it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from kasplo_notify import embedded
+from kasplo_notify.config import Config
+from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint, nearest
+from kasplo_notify.routing import RouteTable, dump_routes
+from kasplo_notify.store import Call, Keys, Store, connect
+
+DAY_MS = 86_400_000
+_SWEEP = 500
+_COLLISIONS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the scripts keep of an endpoint. Times are Unix milliseconds by Redis' clock, 0 for never.
+
+    Attributes:
+        paused: Why it is paused: operator, gone (410), blocked, failing, broken, unregistered, removing; or empty.
+        paused_at: Since when.
+        not_before: The endpoint asked for no attempt before this time (Retry-After).
+        open: Whether its breaker is open, and probes are sent instead of events.
+        probe_at: When the next probe is due.
+        fails: Failed attempts in a row.
+        failing_since: Time of the first failure since the last success.
+        partitions: The most queues that it ever had.
+    """
+
+    paused: str = ""
+    paused_at: int = 0
+    not_before: int = 0
+    open: bool = False
+    probe_at: int = 0
+    fails: int = 0
+    failing_since: int = 0
+    partitions: int = 1
+
+    @classmethod
+    def read(cls, stored: dict[bytes, bytes]) -> "Health":
+        def number(name: str) -> int:
+            value = stored.get(name.encode(), b"")
+            return int(value) if value.isdigit() else 0
+
+        return cls(
+            paused=stored.get(b"paused", b"").decode(errors="replace"),
+            paused_at=number("paused_at"),
+            not_before=number("not_before"),
+            open=b"open" in stored,
+            probe_at=number("probe_at"),
+            fails=number("fails"),
+            failing_since=number("failing_since"),
+            partitions=max(1, number("partitions")),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How many events an endpoint has where, and how far the oldest of them is behind.
+
+    Attributes:
+        waiting: Never attempted.
+        retrying: Attempted, and requeued.
+        dead: Dead letters.
+        late_ms: Milliseconds since the oldest event that should have been sent came due; 0 when none is.
+    """
+
+    waiting: int
+    retrying: int
+    dead: int
+    late_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A record of the registry that is not readable."""
+
+    name: str
+    reason: str
+
+
+class Registry:
+    """Reads and changes the registry. Every method raises StorageUnavailable when Redis does not answer."""
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.store = store
+        self.config = config
+
+    @classmethod
+    def open(cls, config: Config) -> Self:
+        """Connect as the configuration says.
+
+        Raises:
+            StorageUnavailable: The URL is `embedded` and no embedded server runs.
+        """
+        url = embedded.url_of(config)
+        return cls(Store(connect(url, timeout=2.0), config.redis.prefix), config)
+
+    def close(self) -> None:
+        self.store.close()
+
+    def read(self) -> tuple[str, dict[str, Endpoint], list[Broken]]:
+        """The registry's version, its endpoints by name in alphabetical order, and the records that are broken."""
+        keys = self.store.keys
+        version, stored = self.store.read(lambda ask: ask.get(keys("version")).hgetall(keys.endpoints))
+        endpoints: dict[str, Endpoint] = {}
+        broken = []
+        for raw_name, record in sorted(stored.items()):
+            name = raw_name.decode(errors="replace")
+            try:
+                endpoints[name] = Endpoint.from_json(record)
+            except EndpointError as error:
+                broken.append(Broken(name, str(error)))
+        return (version or b"0").decode(), endpoints, broken
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        return self.read()[1]
+
+    def get(self, name: str) -> Endpoint:
+        """One endpoint.
+
+        Raises:
+            UnknownEndpoint: There is none of that name; says which was meant.
+        """
+        endpoints = self.endpoints()
+        if name not in endpoints:
+            raise unknown_endpoint(name, endpoints)
+        return endpoints[name]
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Register an endpoint; from the moment this returns, every emit() that begins routes by it.
+
+        Raises:
+            EndpointExists: The name is taken, or its removal is not done.
+        """
+
+        def change(endpoints: dict[str, Endpoint]) -> tuple[Endpoint, str]:
+            if endpoint.name in endpoints:
+                raise EndpointExists(
+                    f"endpoint {endpoint.name!r} is still being removed: try again when `endpoint list` has lost it"
+                    if endpoints[endpoint.name].removing
+                    else f"endpoint {endpoint.name!r} exists: use `endpoint update {endpoint.name}`, or another name"
+                )
+            return endpoint, "new"
+
+        self._change(change)
+
+    def update(self, name: str, change_one: Callable[[Endpoint], Endpoint]) -> Endpoint:
+        """Replace an endpoint by what `change_one` makes of it; it may run more than once.
+
+        Raises:
+            UnknownEndpoint: There is none of that name, or it is being removed.
+            EndpointError: What `change_one` raises.
+        """
+
+        def change(endpoints: dict[str, Endpoint]) -> tuple[Endpoint, str]:
+            endpoint = endpoints.get(name)
+            if endpoint is None or endpoint.removing:
+                raise unknown_endpoint(name, endpoints)
+            return change_one(endpoint), "changed"
+
+        return self._change(change)
+
+    def pause(self, name: str, reason: str = "operator") -> str:
+        """Stop the attempts of an endpoint within a second; its backlog stays. Returns why it is paused."""
+        self.get(name)
+        paused: bytes = self.store.run(Call("pause", [name, reason]))
+        return paused.decode()
+
+    def resume(self, name: str) -> bool:
+        """Send what waits: forget pause, breaker and Retry-After. Returns whether there was anything to forget.
+
+        Raises:
+            EndpointError: The endpoint is being removed.
+        """
+        self.get(name)
+        answer = self.store.run(Call("resume", [name, int(self.config.delivery.delay * 1000)]))
+        if answer == b"removing":
+            raise EndpointError(f"endpoint {name!r} is being removed: it cannot be resumed")
+        return bool(answer)
+
+    def remove(self, name: str, *, drop: bool) -> Iterator[tuple[int, int]]:
+        """Remove an endpoint: at once for producers and workers, then its backlog, in steps.
+
+        Args:
+            name: The endpoint.
+            drop: Delete its backlog instead of turning it into dead letters.
+
+        Yields:
+            After each step, how many events were swept so far, and how many queues a worker still holds. Whoever
+            iterates decides how long to wait for those. A removal that is not finished goes on in the workers.
+
+        Raises:
+            UnknownEndpoint: There is none of that name.
+        """
+
+        def change(endpoints: dict[str, Endpoint]) -> tuple[Endpoint, str]:
+            if name not in endpoints:
+                raise unknown_endpoint(name, endpoints)
+            return replace(endpoints[name], removing="drop" if drop else "keep"), "removing"
+
+        self._change(change)
+        total = 0
+        while True:
+            status, swept, held = self.store.run(removal(self.store.keys, self.config, name, drop=drop))
+            total += swept
+            yield total, held
+            if status != b"removing":
+                return
+
+    def health(self, names: Sequence[str]) -> dict[str, Health]:
+        keys = self.store.keys
+
+        def fill(ask: object) -> None:
+            for name in names:
+                ask.hgetall(keys(f"health:{name}"))  # type: ignore[attr-defined]
+
+        stored = self.store.read(fill) if names else []
+        return {name: Health.read(values) for name, values in zip(names, stored, strict=True)}
+
+    def routes(self) -> RouteTable:
+        return RouteTable.load(None, dump_routes(self.endpoints().values()))
+
+    def _change(self, change: Callable[[dict[str, Endpoint]], tuple[Endpoint, str]]) -> Endpoint:
+        keys = self.store.keys
+        for _ in range(_COLLISIONS):
+            version, endpoints, _broken = self.read()
+            endpoint, kind = change(endpoints)
+            endpoints[endpoint.name] = endpoint
+            delay = "" if endpoint.delay is None else int(endpoint.delay * 1000)
+            default_delay = int(self.config.delivery.delay * 1000)
+            args = [version, endpoint.name, endpoint.to_json(), dump_routes(endpoints.values())]
+            call = Call(
+                "register", [*args, delay, endpoint.queues, default_delay, kind], [keys.endpoints, keys.routes]
+            )
+            status, _ = self.store.run(call)
+            if status == b"registered":
+                return endpoint
+        raise StorageUnavailable("the registry is being changed by others all the time: try again")
+
+
+def removal(keys: Keys, config: Config, name: str, *, drop: bool) -> Call:
+    """One step of the removal of an endpoint."""
+    dead = config.dead
+    how = "drop" if drop else "keep"
+    keep_ms = int(dead.keep_days * DAY_MS)
+    return Call("remove", [name, how, _SWEEP, dead.max_bytes, keep_ms], [keys.endpoints])
+
+
+def unknown_endpoint(name: str, known: Iterable[str]) -> UnknownEndpoint:
+    """The error for a name that nobody registered."""
+    meant = nearest(name, known)
+    hint = f"did you mean {meant!r}?" if meant else "`kasplo-notify endpoint list` shows them all"
+    return UnknownEndpoint(f"no endpoint is named {name[:64]!r}: {hint}")
+
+
+def backlog(store: Store, name: str, partitions: int, delay_ms: int, now_ms: int) -> Backlog:
+    """Count what an endpoint has waiting, in one round trip of four reads a queue."""
+    queues = [f"{name}.{number}" for number in range(partitions)]
+    keys = store.keys
+
+    def fill(ask: object) -> None:
+        for queue in queues:
+            ask.xlen(keys(f"new:{queue}"))  # type: ignore[attr-defined]
+            ask.zcard(keys(f"retry:{queue}"))  # type: ignore[attr-defined]
+            ask.xrange(keys(f"new:{queue}"), count=1)  # type: ignore[attr-defined]
+            ask.zrange(keys(f"retry:{queue}"), 0, 0, withscores=True)  # type: ignore[attr-defined]
+        ask.xlen(keys(f"dead:{name}"))  # type: ignore[attr-defined]
+
+    *rows, dead = store.read(fill)
+    dues = [now_ms]
+    for heads, firsts in zip(rows[2::4], rows[3::4], strict=True):
+        dues += [int(entry_id.split(b"-")[0]) + delay_ms for entry_id, _ in heads]
+        dues += [int(score) for _, score in firsts]
+    return Backlog(waiting=sum(rows[0::4]), retrying=sum(rows[1::4]), dead=dead, late_ms=now_ms - min(dues))

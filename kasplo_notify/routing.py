@@ -1,0 +1,125 @@
+"""Which endpoints get an event: a pure function of the registry's routes, the mail class and the event type.
+
+EVENTS.md, decision 13: an endpoint names its mail classes, or ``*`` (every class), or ``default``, which gets the
+pairs of class and type that no other endpoint matches by class and type (``*`` endpoints aside). Matching ignores
+case. An event without a mail class matches only ``*`` and ``default``.
+"""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import orjson
+
+from kasplo_notify.endpoint import Endpoint
+
+ANY, DEFAULT = "*", "default"
+# Pairs of mail class and type that a producer remembers the way of. Mail classes come from outside.
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a producer needs to know of an endpoint.
+
+    Attributes:
+        endpoint: Its name.
+        mail_classes: Mail classes in lower case, ``*`` or ``default``.
+        event_types: Event types; empty for all.
+        queues: The number of queues that its backlog is spread over.
+        delay: Seconds from emit to the first attempt; None for the configured delay.
+    """
+
+    endpoint: str
+    mail_classes: tuple[str, ...]
+    event_types: tuple[str, ...]
+    queues: int
+    delay: float | None
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> "Route":
+        classes = tuple(name.lower() for name in endpoint.mail_classes)
+        return cls(endpoint.name, classes, endpoint.event_types, endpoint.queues, endpoint.delay)
+
+    def takes_type(self, event_type: str) -> bool:
+        return not self.event_types or event_type in self.event_types
+
+    def queue_for(self, email: str) -> str:
+        """The queue of a recipient: always the same one, whatever the case of the address."""
+        return f"{self.endpoint}.{zlib.crc32(email.lower().encode()) % self.queues}"
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One line of a dry run: an endpoint, whether it gets the event, and why."""
+
+    route: Route
+    matched: bool
+    reason: str
+
+
+class RouteTable:
+    """All routes of one version of the registry. Immutable, so threads may share it.
+
+    Attributes:
+        version: The registry's version, as the push script compares it.
+    """
+
+    def __init__(self, version: str, routes: Iterable[Route]) -> None:
+        self.version = version
+        self._routes = tuple(routes)
+        self.match = lru_cache(maxsize=_REMEMBERED)(self._match)
+
+    @classmethod
+    def load(cls, version: bytes | None, stored: bytes | None) -> "RouteTable":
+        """Read what :func:`dump_routes` wrote.
+
+        Raises:
+            ValueError: The stored routes are not readable.
+        """
+        rows = orjson.loads(stored) if stored else []
+        routes = (
+            Route(name, tuple(classes), tuple(types), int(queues), delay)
+            for name, classes, types, queues, delay in rows
+        )
+        return cls((version or b"0").decode(), routes)
+
+    def _match(self, mail_class: str, event_type: str) -> tuple[Route, ...]:
+        return tuple(match.route for match in self.explain(mail_class, event_type) if match.matched)
+
+    def explain(self, mail_class: str, event_type: str) -> list[Match]:
+        """Every endpoint with the reason why it gets, or does not get, events of this class and type.
+
+        Args:
+            mail_class: The mail class in any case; empty for none.
+            event_type: One of the seven types.
+        """
+        mail_class = mail_class.lower()
+        named = {route.endpoint for route in self._routes if self._named(route, mail_class, event_type)}
+        matches = []
+        for route in self._routes:
+            if not route.takes_type(event_type):
+                matches.append(Match(route, False, f"does not take {event_type}"))
+            elif route.endpoint in named:
+                matches.append(Match(route, True, f"names the mail class {mail_class}"))
+            elif ANY in route.mail_classes:
+                matches.append(Match(route, True, "takes every mail class"))
+            elif DEFAULT not in route.mail_classes:
+                matches.append(Match(route, False, f"takes only {', '.join(route.mail_classes)}"))
+            elif named:
+                matches.append(Match(route, False, f"is a default, and {', '.join(sorted(named))} matches"))
+            else:
+                matches.append(Match(route, True, "is a default, and no other endpoint names this mail class"))
+        return matches
+
+    @staticmethod
+    def _named(route: Route, mail_class: str, event_type: str) -> bool:
+        special = mail_class in (ANY, DEFAULT, "")
+        return not special and mail_class in route.mail_classes and route.takes_type(event_type)
+
+
+def dump_routes(endpoints: Iterable[Endpoint]) -> bytes:
+    """What producers need of the registry, as JSON. An endpoint that is being removed gets nothing more."""
+    routes = (Route.of(endpoint) for endpoint in endpoints if not endpoint.removing)
+    return orjson.dumps([[r.endpoint, r.mail_classes, r.event_types, r.queues, r.delay] for r in routes])

@@ -1,0 +1,59 @@
+-- push: the events of one emit() into the queues of their endpoints. All or nothing.
+-- Refused by a full Redis before it starts (no allow-oom), so a refusal changes nothing.
+--
+-- KEYS[1] stem of the shard's keys
+-- ARGV[1] registry version the producer routed by
+-- ARGV[2] token of this call ('' = none), [3] its life in ms, [4] life of a caller's own event id in ms
+-- ARGV[5] most bytes, [6] most ms of an endpoint's dead letters
+-- ARGV[7] number of queues, then for each: queue, delay in ms, most events
+-- then for each event: the caller's own id ('' = generated), token of the call that may have pushed it before
+--   ('' = none), packed event, its queues as positions in that list, separated by spaces
+-- Returns {'stale', version} | {'repeated', 0} | {'pushed', number of events that were not there yet}
+
+local current = version()
+if current ~= ARGV[1] then return {'stale', current} end
+local function applied(token)
+  return token ~= '' and redis.call('EXISTS', base .. 'pushed:' .. token) == 1
+end
+if applied(ARGV[2]) then return {'repeated', 0} end
+
+local queues, at = {}, 8
+for position = 1, tonumber(ARGV[7]) do
+  queues[position] = {name = ARGV[at], delay = tonumber(ARGV[at + 1]), cap = tonumber(ARGV[at + 2]), pushed = 0}
+  at = at + 3
+end
+
+local function append(queue, packed)
+  local key = base .. 'new:' .. queue.name
+  local id = redis.call('XADD', key, '*', 'e', packed)
+  if tonumber(string.match(id, '^%d+')) > now + SKEW then
+    redis.call('XDEL', key, id)
+    redis.call('XADD', key, '*', 'e', packed, 't', whole(now))
+  end
+  queue.pushed = queue.pushed + 1
+end
+
+local pushed, unrouted = 0, 0
+while at <= #ARGV do
+  local own, stem, packed, positions = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  at = at + 4
+  if not applied(own) and not applied(stem) then
+    for position in string.gmatch(positions, '%d+') do append(queues[tonumber(position)], packed) end
+    if own ~= '' then redis.call('SET', base .. 'pushed:' .. own, 1, 'PX', ARGV[4]) end
+    pushed = pushed + 1
+    if positions == '' then unrouted = unrouted + 1 end
+  end
+end
+if ARGV[2] ~= '' then redis.call('SET', base .. 'pushed:' .. ARGV[2], 1, 'PX', ARGV[3]) end
+
+for _, queue in ipairs(queues) do
+  if queue.pushed > 0 then
+    lower(queue.name, now + queue.delay + 1)
+    cap_backlog(queue.name, queue.cap, 2 * queue.pushed + 8, tonumber(ARGV[5]), tonumber(ARGV[6]))
+  end
+end
+if pushed > 0 then
+  redis.call('HINCRBY', base .. 'counters', 'emitted', pushed)
+  if unrouted > 0 then redis.call('HINCRBY', base .. 'counters', 'unrouted', unrouted) end
+end
+return {'pushed', pushed}

@@ -1,0 +1,16 @@
+-- read: more of what is due in queues that a drain holds. Changes nothing but the note of a clock step.
+--
+-- KEYS[1] stem
+-- ARGV[1] token, [2] default delay in ms, then for each queue: its name, last entry id read ('' = none), most new
+--   events, lowest retry score ('-inf' = any), most retries
+-- Returns {now, version, a list of {1 if it is still held, events} in the order of the queues}.
+
+local replies = {}
+for at = 3, #ARGV, 5 do
+  local queue = ARGV[at]
+  local held = redis.call('HGET', OWNER, queue) == ARGV[1]
+  local events = held and read_queue(queue, tonumber(ARGV[2]), ARGV[at + 1], tonumber(ARGV[at + 2]),
+                                     ARGV[at + 3], tonumber(ARGV[at + 4])) or {}
+  replies[#replies + 1] = {held and 1 or 0, events}
+end
+return {whole(now), version(), replies}

@@ -1,0 +1,19 @@
+-- repair: a queue that holds events and that nobody would ever look at is put back on the schedule; dead letters
+-- that are too old fall out. Both are kept right by every other script; this one is for what nobody foresaw.
+--
+-- KEYS[1] stem
+-- ARGV[1] default delay in ms, [2] most bytes and [3] most ms of dead letters, then endpoints
+-- Returns the queues that had to be put back.
+
+local mended = {}
+for at = 4, #ARGV do
+  local endpoint = ARGV[at]
+  each_queue(endpoint, function(queue)
+    if not redis.call('ZSCORE', SCHEDULE, queue) then
+      redis.call('HDEL', OWNER, queue)
+      if reschedule(queue, tonumber(ARGV[1])) then mended[#mended + 1] = queue end
+    end
+  end)
+  trim_dead(endpoint, tonumber(ARGV[2]), tonumber(ARGV[3]), 1000)
+end
+return mended

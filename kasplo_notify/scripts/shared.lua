@@ -1,0 +1,250 @@
+-- What every transition shares. The loader puts this file in front of each script.
+--
+-- THE DATA MODEL. Every key of one shard starts with KEYS[1], the stem "<prefix>{<shard>}:", so that one
+-- script may touch them all, in Redis Cluster too. Times are Unix milliseconds by this server's clock.
+--
+--   schedule            zset    queue -> when to look at it next. Owned: when its owner's lease ends. Unowned:
+--                               max(the endpoint's gate, when its first event is due). Empty or paused: absent.
+--   owner               hash    queue -> token of the drain that holds it
+--   new:<queue>         stream  never attempted; e = packed event, [t = arrival, when the id does not tell it]
+--   retry:<queue>       zset    "<attempts>,<free>,<first due>\n<packed event>" -> next attempt
+--   dead:<endpoint>     stream  dead letters: q queue, r reason, d detail, p progress, e packed event
+--   dead                hash    endpoint -> bytes of its dead letters (so also: who has any)
+--   health:<endpoint>   hash    paused, paused_at, resumed_at | not_before | fails, open, probe_at, probe_wait,
+--                               probe, probe_until, wins | failing_since, blocked_since |
+--                               delay (ms, when not the default), partitions (most queues it ever had)
+--   attempts:<endpoint> stream  the last attempts (failures always, successes sampled)
+--   stats:<endpoint>:<m|h><n> hash  counters of one minute (kept 2 h) or hour (kept 8 days)
+--   deaths, alone       hash    queue -> drains that died holding it; the one event in flight at those deaths
+--   ahead               hash    queue -> when an entry id from the future was first seen (the clock stepped back)
+--   version             string  the registry's version
+--   counters            hash    emitted, unrouted, dead letters dropped, and the like
+--   pushed:<token>      string  an emit that was applied
+--   idle, busy          zset    worker -> until when that is believed
+--
+-- An event is in exactly one of new, retry and dead; each script moves it in one step and may run twice.
+
+local base = KEYS[1]
+local SCHEDULE, OWNER = base .. 'schedule', base .. 'owner'
+-- An id this far ahead of the clock did not come from a clock that is a few milliseconds off.
+local SKEW = 1000
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local now = clock()
+
+-- Lua prints large numbers as 1.7e+12; Redis wants them whole.
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function version()
+  return redis.call('GET', base .. 'version') or '0'
+end
+
+local function endpoint_of(queue)
+  return string.match(queue, '^(.*)%.%d+$') or queue
+end
+
+local HEALTH = {'paused', 'not_before', 'open', 'probe_at', 'probe', 'probe_until', 'delay', 'resumed_at',
+                'fails', 'wins', 'probe_wait', 'failing_since', 'blocked_since', 'partitions'}
+local healths = {}
+
+-- The endpoint's health, read once per call. Absent fields are nil, numbers are numbers.
+local function health_of(endpoint)
+  local health = healths[endpoint]
+  if not health then
+    health = {}
+    local values = redis.call('HMGET', base .. 'health:' .. endpoint, unpack(HEALTH))
+    for index, name in ipairs(HEALTH) do
+      local value = values[index]
+      if value then
+        health[name] = (name == 'paused' or name == 'probe') and value or tonumber(value)
+      end
+    end
+    healths[endpoint] = health
+  end
+  return health
+end
+
+local function set_health(endpoint, health, name, value)
+  if health[name] == value then return end
+  health[name] = value
+  if value == nil then
+    redis.call('HDEL', base .. 'health:' .. endpoint, name)
+  else
+    redis.call('HSET', base .. 'health:' .. endpoint, name, type(value) == 'number' and whole(value) or value)
+  end
+end
+
+-- No attempt before this time: the endpoint asked to be left alone, or its breaker is open.
+local function gate_of(health)
+  local gate = health.not_before or 0
+  if health.open then
+    local probed = health.probe and (health.probe_until or 0) > now
+    gate = math.max(gate, (probed and health.probe_until or health.probe_at) or 0)
+  end
+  return gate
+end
+
+local function field(entry, name)
+  local fields = entry[2]
+  for index = 1, #fields, 2 do
+    if fields[index] == name then return fields[index + 1] end
+  end
+  return nil
+end
+
+-- When a new event arrived. A failover may have stepped the clock back and left ids in the future behind:
+-- those count from when they were first seen, or their events would wait for the clock to catch up.
+local function arrival(queue, entry)
+  local arrived = tonumber(field(entry, 't')) or tonumber(string.match(entry[1], '^%d+'))
+  if arrived > now + SKEW then
+    redis.call('HSETNX', base .. 'ahead', queue, whole(now))
+    arrived = tonumber(redis.call('HGET', base .. 'ahead', queue))
+  end
+  return arrived
+end
+
+-- When the first event of a queue is due; nil when it is empty. Ids drop the microseconds, so an event is due
+-- one millisecond after id + delay, never before.
+local function next_due(queue, delay)
+  local due
+  local head = redis.call('XRANGE', base .. 'new:' .. queue, '-', '+', 'COUNT', 1)[1]
+  if head then
+    due = arrival(queue, head) + delay + 1
+    if tonumber(string.match(head[1], '^%d+')) <= now + SKEW then redis.call('HDEL', base .. 'ahead', queue) end
+  end
+  local first = redis.call('ZRANGE', base .. 'retry:' .. queue, 0, 0, 'WITHSCORES')
+  if first[2] then due = math.min(due or math.huge, tonumber(first[2])) end
+  return due
+end
+
+-- Write the score of a queue that nobody owns, and return it; nil for a queue that is empty or paused.
+local function reschedule(queue, default_delay)
+  local health = health_of(endpoint_of(queue))
+  local due = next_due(queue, health.delay or default_delay)
+  if not due then
+    redis.call('DEL', base .. 'new:' .. queue)
+    redis.call('HDEL', base .. 'deaths', queue)
+    redis.call('HDEL', base .. 'alone', queue)
+    redis.call('HDEL', base .. 'ahead', queue)
+  end
+  if due and (not health.paused or health.paused == 'removing') then
+    local score = math.max(now, due, gate_of(health))
+    redis.call('ZADD', SCHEDULE, whole(score), queue)
+    return score
+  end
+  redis.call('ZREM', SCHEDULE, queue)
+  return nil
+end
+
+local function owned(queue)
+  return redis.call('HEXISTS', OWNER, queue) == 1
+end
+
+-- Make sure that a queue nobody owns is looked at by `due`, never earlier than its gate.
+local function lower(queue, due)
+  local score = redis.call('ZSCORE', SCHEDULE, queue)
+  if score and tonumber(score) <= due then return end
+  if owned(queue) then return end
+  local health = health_of(endpoint_of(queue))
+  if health.paused then return end
+  due = math.max(due, gate_of(health))
+  if not score or due < tonumber(score) then redis.call('ZADD', SCHEDULE, whole(due), queue) end
+end
+
+local function each_queue(endpoint, visit)
+  for number = 0, (health_of(endpoint).partitions or 1) - 1 do visit(endpoint .. '.' .. number) end
+end
+
+local function reschedule_unowned(endpoint, default_delay)
+  each_queue(endpoint, function(queue)
+    if not owned(queue) then reschedule(queue, default_delay) end
+  end)
+end
+
+local function pause(endpoint, reason)
+  local health = health_of(endpoint)
+  if health.paused then return end
+  set_health(endpoint, health, 'paused', reason)
+  redis.call('HSET', base .. 'health:' .. endpoint, 'paused_at', whole(now))
+  each_queue(endpoint, function(queue)
+    if not owned(queue) then redis.call('ZREM', SCHEDULE, queue) end
+  end)
+end
+
+local function count(endpoint, name, by)
+  for _, bucket in ipairs({{'m', 60000, 7200}, {'h', 3600000, 691200}}) do
+    local key = base .. 'stats:' .. endpoint .. ':' .. bucket[1] .. math.floor(now / bucket[2])
+    if redis.call('HINCRBY', key, name, by) == by then redis.call('EXPIRE', key, bucket[3]) end
+  end
+end
+
+-- Dead letters are bounded by age and bytes; what falls out is counted. At most `steps` a call.
+local function trim_dead(endpoint, max_bytes, keep, steps)
+  local key = base .. 'dead:' .. endpoint
+  local bytes = tonumber(redis.call('HGET', base .. 'dead', endpoint) or 0)
+  local dropped = 0
+  while dropped < steps do
+    local head = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+    if not head then break end
+    local old = tonumber(string.match(head[1], '^%d+')) < now - keep
+    if bytes <= max_bytes and not old then break end
+    local size = #(field(head, 'e') or '')
+    redis.call('XDEL', key, head[1])
+    bytes = redis.call('HINCRBY', base .. 'dead', endpoint, -size)
+    dropped = dropped + 1
+  end
+  if dropped > 0 then
+    count(endpoint, 'dropped', dropped)
+    redis.call('HINCRBY', base .. 'counters', 'dropped', dropped)
+  end
+  if redis.call('XLEN', key) == 0 then
+    redis.call('DEL', key)
+    redis.call('HDEL', base .. 'dead', endpoint)
+  end
+  return dropped
+end
+
+local function bury(queue, packed, progress, reason, detail)
+  local endpoint = endpoint_of(queue)
+  redis.call('XADD', base .. 'dead:' .. endpoint, '*', 'q', queue, 'r', reason, 'd', detail, 'p', progress,
+             'e', packed)
+  redis.call('HINCRBY', base .. 'dead', endpoint, #packed)
+  count(endpoint, 'dead', 1)
+end
+
+-- Turn up to `limit` of a queue's oldest events into dead letters, or drop them. What waits in retry arrived
+-- before the head of new, so it goes first. Only for queues that nobody owns.
+local function sweep(queue, limit, reason, detail, drop)
+  local swept = 0
+  for _, member in ipairs(redis.call('ZRANGE', base .. 'retry:' .. queue, 0, limit - 1)) do
+    local progress, packed = string.match(member, '^([^\n]*)\n(.*)$')
+    redis.call('ZREM', base .. 'retry:' .. queue, member)
+    if not drop then bury(queue, packed or member, progress or '', reason, detail) end
+    swept = swept + 1
+  end
+  if swept < limit then
+    local entries = redis.call('XRANGE', base .. 'new:' .. queue, '-', '+', 'COUNT', limit - swept)
+    for _, entry in ipairs(entries) do
+      redis.call('XDEL', base .. 'new:' .. queue, entry[1])
+      if not drop then bury(queue, field(entry, 'e') or '', '', reason, detail) end
+      swept = swept + 1
+    end
+  end
+  return swept
+end
+
+-- Keep a queue within its share of max_backlog; at most `limit` a call.
+local function cap_backlog(queue, cap, limit, dead_bytes, dead_keep)
+  local over = redis.call('XLEN', base .. 'new:' .. queue) + redis.call('ZCARD', base .. 'retry:' .. queue) - cap
+  if over > 0 and not owned(queue) then
+    local endpoint = endpoint_of(queue)
+    sweep(queue, math.min(over, limit), 'backlog_full', 'the endpoint had more events waiting than max_backlog')
+    trim_dead(endpoint, dead_bytes, dead_keep, limit)
+  end
+end

@@ -1,0 +1,172 @@
+"""Which event is sent next, and what its answer means: from read-ahead to verdict. Redis is not touched here."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from kasplo_notify.equipment import Equipment, Tally
+from kasplo_notify.held import Held, Item
+from kasplo_notify.line import Line
+from kasplo_notify.request import Request, UnbuildableEvent
+from kasplo_notify.settlement import Result, Settlement
+from kasplo_notify.store import Call
+from kasplo_notify.outcome import Outcome
+from kasplo_notify.verdict import Verdict, decide
+from kasplo_notify.window import Ticket
+
+log = logging.getLogger(__name__)
+
+MAX_BUFFERED, MAX_BUFFERED_BYTES = 1024, 16_777_216
+
+
+class Sender:
+    """The events that a drain has read, and its requests in flight.
+
+    Attributes:
+        in_flight: Requests that have no verdict yet.
+        wake: Set when a request was answered.
+    """
+
+    def __init__(self, equipment: Equipment, settlement: Settlement, line: Line, tally: Tally) -> None:
+        self._gear = equipment
+        self._settlement = settlement
+        self._line = line
+        self._tally = tally
+        self._ready: deque[Held] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._buffered = self._buffered_bytes = 0
+        self.in_flight = 0
+        self.wake = asyncio.Event()
+
+    @property
+    def room(self) -> int:
+        """How many more events are worth reading."""
+        if self._buffered_bytes >= MAX_BUFFERED_BYTES:
+            return 0
+        return min(MAX_BUFFERED - self._buffered, self._gear.slots.free)
+
+    def take(self, held: Held, rows: Sequence[Sequence[bytes]], asked: int) -> None:
+        """Buffer what was read from a queue; what must not be attempted is given up."""
+        now_ms = self._line.now_ms()
+        max_age_ms = self._gear.config.delivery.max_age * 1000
+        for item in held.add(rows, asked):
+            if item.event is None:
+                self._give_up(held, item, "broken_record")
+            elif item.event.id == held.suspect:
+                self._give_up(held, item, "poison")
+            elif now_ms - max(item.progress.first_due_ms, held.resumed_ms) > max_age_ms:
+                self._give_up(held, item, "too_old")
+            else:
+                held.keep(item)
+                self._buffered += 1
+                self._buffered_bytes += item.size
+        self.list(held)
+
+    def list(self, held: Held) -> None:
+        """Put a queue in line for :meth:`start`, if it has something to send."""
+        if held.buffered and not held.listed and not held.closing:
+            held.listed = True
+            self._ready.append(held)
+
+    def close(self, held: Held) -> None:
+        """Start nothing more of a queue."""
+        self._buffered -= held.buffered
+        self._buffered_bytes -= held.close()
+
+    async def start(self) -> None:
+        """Start requests, one of each queue in turn, as far as windows and slots allow.
+
+        A queue that may not send leaves the line; an answer, or the next tick of the drain, puts it back.
+        """
+        now = time.monotonic()
+        while self._ready and self._gear.slots.free:
+            held = self._ready.popleft()
+            held.listed = False
+            if not self._may_start(held, now):
+                continue
+            item = held.next()
+            self._buffered -= 1
+            self._buffered_bytes -= item.size
+            if held.single and not await self._announce(held, item):
+                held.finished(item)
+                self.close(held)
+                continue
+            self._open(held, item, now)
+            self.list(held)
+
+    async def cancel(self) -> None:
+        """End the requests in flight; their events stay where they are."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _may_start(self, held: Held, now: float) -> bool:
+        return (
+            held.buffered > 0
+            and not held.closing
+            and held.in_flight < held.limit
+            and now + held.subscriber.timeout < held.lease_end
+            and self._gear.slots.may_open(held.endpoint, now)
+        )
+
+    async def _announce(self, held: Held, item: Item) -> bool:
+        """Drains died holding this queue: say which event is alone in flight before it is."""
+        event_id = item.event.id if item.event else ""
+        reply = await self._line.ask(Call("alone", [held.token, held.queue, event_id]))
+        return reply is not None and bool(reply[2])
+
+    def _open(self, held: Held, item: Item, now: float) -> None:
+        event = item.event
+        if event is None:
+            return
+        subscriber, seconds = held.subscriber, int(self._line.now_ms() / 1000)
+        try:
+            request = subscriber.builder.build(
+                event,
+                attempt=item.progress.attempts + 1,
+                timestamp=seconds,
+                secrets=subscriber.endpoint.signing_secrets(seconds),
+            )
+        except UnbuildableEvent as error:
+            log.error("event_unbuildable: %s for %s: %s", event.id, held.endpoint, error)  # noqa: TRY400
+            held.finished(item)
+            self._give_up(held, item, "unbuildable")
+            return
+        if held.probe:
+            self.close(held)
+        self.in_flight += 1
+        task = asyncio.ensure_future(self._attempt(held, item, self._gear.slots.opened(held.endpoint, now), request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _attempt(self, held: Held, item: Item, ticket: Ticket, request: Request) -> None:
+        subscriber = held.subscriber
+        try:
+            outcome = await self._gear.transport.send(request, timeout=subscriber.timeout)
+        except Exception:
+            # A fault of ours must neither lose the event nor stop the other deliveries.
+            log.exception("attempt_failed: %s for %s", item.event.id if item.event else "", held.endpoint)
+            outcome = Outcome(status=None, error="other", detail="the attempt failed in the worker", duration_ms=0)
+        finally:
+            self._gear.slots.closed(ticket)
+            held.finished(item)
+            self.in_flight -= 1
+            self.wake.set()
+        now, now_s = time.monotonic(), self._line.now_ms() / 1000
+        verdict = decide(outcome, item.progress, subscriber.policy, now_s, self._gear.rng)
+        if verdict.action == "delivered":
+            self._tally.delivered += 1
+            held.window.succeeded(subscriber.cap)
+        else:
+            self._tally.failed += 1
+            self._tally.dead += verdict.action == "dead"
+            held.window.failed(now, ticket.started)
+        self._settlement.add(Result(held, item, verdict, outcome), now)
+        self.list(held)
+
+    def _give_up(self, held: Held, item: Item, reason: str) -> None:
+        self._tally.dead += 1
+        verdict = Verdict(action="dead", reason=reason)
+        self._settlement.add(Result(held, item, verdict, None), time.monotonic())

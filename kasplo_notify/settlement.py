@@ -1,0 +1,99 @@
+"""What came of attempts, on its way back to Redis: collected, and written in batches by the settle script."""
+
+from dataclasses import dataclass
+
+from kasplo_notify.config import Config
+from kasplo_notify.held import Held, Item
+from kasplo_notify.store import Arg, Call
+from kasplo_notify.stored import Progress
+from kasplo_notify.outcome import Outcome
+from kasplo_notify.verdict import Verdict
+
+BATCH = 200
+LAG_S = 0.05
+BLOCKED_AFTER_MS = 3_600_000
+_DETAIL, _EXCERPT = 300, 256
+
+
+@dataclass(slots=True)
+class Result:
+    """One item and its verdict; `outcome` is None when no request was made."""
+
+    held: Held
+    item: Item
+    verdict: Verdict
+    outcome: Outcome | None
+
+
+class Settlement:
+    """Results that are not in Redis yet."""
+
+    def __init__(self, config: Config, token: str) -> None:
+        self._config = config
+        self._token = token
+        self._results: list[Result] = []
+        self._oldest = 0.0
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def add(self, result: Result, now: float) -> None:
+        """Take a result at `now`, in seconds of the monotonic clock."""
+        if not self._results:
+            self._oldest = now
+        self._results.append(result)
+        result.held.unsettled += 1
+
+    def due(self, now: float) -> bool:
+        """Whether it is time to write: a batch is full, or the first result has waited long enough."""
+        return len(self._results) >= BATCH or (bool(self._results) and now >= self._oldest + LAG_S)
+
+    def wait(self, now: float) -> float:
+        """Seconds until :meth:`due`; infinite when there is nothing to write."""
+        return max(0.0, self._oldest + LAG_S - now) if self._results else float("inf")
+
+    def call(self) -> Call:
+        """The settle script's call for the oldest batch. It may be sent again until :meth:`done` forgets it."""
+        config = self._config
+        args: list[Arg] = [
+            self._token,
+            int(config.delivery.delay * 1000),
+            config.dead.max_bytes,
+            int(config.dead.keep_days * 86_400_000),
+            config.attempts.keep,
+            int(config.health.pause_after * 1000),
+            BLOCKED_AFTER_MS,
+        ]
+        for result in self._results[:BATCH]:
+            args += _row(result)
+        return Call("settle", args)
+
+    def done(self) -> None:
+        """The oldest batch is in Redis."""
+        for result in self._results[:BATCH]:
+            result.held.settled(result.item)
+        del self._results[:BATCH]
+
+
+def _row(result: Result) -> tuple[Arg, ...]:
+    item, verdict, outcome = result.item, result.verdict, result.outcome
+    before = item.progress
+    made = outcome is not None
+    progress = Progress(before.attempts + made, before.free + (made and verdict.free), before.first_due_ms)
+    return (
+        result.held.queue,
+        item.kind,
+        item.ref,
+        verdict.action,
+        progress.pack(),
+        int(verdict.delay * 1000),
+        verdict.reason,
+        (outcome.detail if outcome else verdict.reason)[:_DETAIL].encode(errors="replace"),
+        int(verdict.strikes),
+        int((verdict.endpoint_wait or 0) * 1000),
+        "" if outcome is None or outcome.status is None else outcome.status,
+        outcome.duration_ms if outcome else 0,
+        progress.attempts if made else "",
+        item.event.id if item.event else "",
+        outcome.excerpt[:_EXCERPT] if outcome else b"",
+    )

@@ -1,0 +1,169 @@
+"""One request over HTTP/1.1 and what came of it.
+
+aiohttp connects, does TLS, pools connections and parses answers. Its session layer stays out: a request takes
+three times the CPU with it, it re-sends a GET unseen when a kept connection drops, and where there is no
+session no cookies, redirects, proxies or .netrc can leak in. Nothing here raises because of what a subscriber's
+server does: it becomes an `Outcome`.
+"""
+
+import asyncio
+import functools
+import re
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import ClientRequest, ClientTimeout, TCPConnector
+from aiohttp.connector import Connection
+from yarl import URL
+
+from kasplo_notify.config import Config
+from kasplo_notify.errors import EndpointError
+from kasplo_notify.exchange import Exchange, Peer
+from kasplo_notify.failures import connect_failure
+from kasplo_notify.guard import EgressGuard
+from kasplo_notify.outcome import Outcome
+from kasplo_notify.request import Request
+from kasplo_notify.resolver import PooledResolver
+
+__all__ = ["Outcome", "Transport"]
+
+KEEPALIVE_SECONDS = 30.0
+DNS_CACHE_SECONDS = 10
+
+_CACHED = 4096
+_QUERY = re.compile(r"[!-~]*")
+_COMMON_HEADERS = ("Accept: */*", "Accept-Encoding: identity")
+
+
+class _Connector(TCPConnector):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = functools.partial(Peer, loop=self._loop)  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What is the same for all requests to a URL: `key` finds a connection, the rest begins the request."""
+
+    key: ClientRequest
+    path: str
+    host: str
+
+
+class Transport:
+    """Sends requests; one per event loop. How many at once is the caller's business: nothing here limits it."""
+
+    def __init__(self, config: Config, guard: EgressGuard) -> None:
+        self._guard = guard
+        self._connect_timeout = config.delivery.connect_timeout
+        self._targets: dict[str, _Target] = {}
+        self._limits: dict[float, ClientTimeout] = {}
+        self._loop: asyncio.AbstractEventLoop
+        self._connector: _Connector | None = None
+        self._resolver: PooledResolver | None = None
+
+    async def start(self) -> None:
+        """Load the certificates and open the pool; to be called on the event loop that will send."""
+        self._loop = asyncio.get_running_loop()
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        self._resolver = PooledResolver()
+        self._connector = _Connector(
+            limit=0,
+            limit_per_host=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            ttl_dns_cache=DNS_CACHE_SECONDS,
+            ssl=context,
+            resolver=self._resolver,
+            socket_factory=self._guard.socket_factory,
+        )
+
+    async def close(self) -> None:
+        """Close all connections; a request that is still in flight ends with an `Outcome`."""
+        connector, self._connector = self._connector, None
+        resolver, self._resolver = self._resolver, None
+        self._targets.clear()
+        if connector is not None:
+            await connector.close()
+        if resolver is not None:
+            await resolver.close()
+
+    async def send(self, request: Request, *, timeout: float) -> Outcome:  # noqa: ASYNC109 - a value of the endpoint
+        """Send one request.
+
+        `timeout` is in seconds and for the whole exchange, connecting included. Once the headers of an answer
+        are in, its body gets 2 s of what is left.
+        """
+        exchange = Exchange(self._loop, timeout)
+        try:
+            target = self._target(request.url)
+            wire = _wire(request, target)
+        except EndpointError as error:
+            return exchange.failed("blocked", str(error))
+        except ValueError as error:
+            return exchange.failed("other", f"the request cannot be sent: {error}")
+        limits = self._limits.get(timeout) or self._make_limits(timeout)
+        fresh = False
+        while True:
+            try:
+                connection = await self._connect(target, limits, fresh=fresh)
+            except Exception as error:  # noqa: BLE001 - ValueError and AssertionError come out of it, too
+                return exchange.failed(*connect_failure(error, limits.connect or timeout))
+            try:
+                outcome = await exchange.run(connection, wire)
+            except BaseException:
+                connection.close()
+                raise
+            if outcome is not None:
+                return outcome
+            # The server had closed the connection that was kept: once more at once, on one made for it.
+            fresh = True
+
+    async def _connect(self, target: _Target, limits: ClientTimeout, *, fresh: bool) -> Connection:
+        while True:
+            if self._connector is None:
+                raise ConnectionAbortedError
+            connection = await self._connector.connect(target.key, [], limits)
+            if not fresh or not Peer.of(connection).exchanges:
+                return connection
+            # The others that are kept for this server are most likely as dead.
+            connection.close()
+
+    def _target(self, url: str) -> _Target:
+        base, mark, query = url.partition("?")
+        target = self._targets.get(base)
+        if target is None:
+            # A registered URL has passed this check; a record that was written past the registry has not.
+            normal = URL(self._guard.check_url(base), encoded=True)
+            key = ClientRequest("POST", normal, loop=self._loop)
+            target = _Target(key, normal.raw_path, normal.host_port_subcomponent or "")
+            if len(self._targets) >= _CACHED:
+                self._targets.clear()
+            self._targets[base] = target
+        if not mark:
+            return target
+        if not _QUERY.fullmatch(query):
+            raise EndpointError("the URL has characters in its query that must be percent-encoded")
+        return _Target(target.key, f"{target.path}?{query}", target.host)
+
+    def _make_limits(self, timeout: float) -> ClientTimeout:  # per endpoint, not per request
+        # aiohttp rounds timeouts up to whole seconds from ceil_threshold on.
+        limits = ClientTimeout(connect=min(self._connect_timeout, timeout), ceil_threshold=1e9)
+        if len(self._limits) >= _CACHED:
+            self._limits.clear()
+        self._limits[timeout] = limits
+        return limits
+
+
+def _wire(request: Request, target: _Target) -> bytes:
+    lines = [f"{request.method} {target.path} HTTP/1.1", f"Host: {target.host}", *_COMMON_HEADERS]
+    lines += [f"{name}: {value}" for name, value in request.headers]
+    if request.body or request.method == "POST":
+        lines.append(f"Content-Length: {len(request.body)}")
+    head = "\r\n".join(lines) + "\r\n\r\n"
+    # The registry and the request builder let no line break through; should one ever pass them, it ends here.
+    if not head.count("\r") == head.count("\n") == len(lines) + 1:
+        raise ValueError("a header has a line break in it")
+    return head.encode("ascii") + request.body

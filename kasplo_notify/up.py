@@ -1,0 +1,148 @@
+"""`kasplo-notify up`: the embedded server (or the configured one) and workers, in one process tree.
+
+The order of its end: workers finish what is in flight and end, then the server shuts down. When this process
+is killed, the kernel closes the pipes of the workers and signals the server, and both end by themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kasplo_notify.datadir import RunLock
+from kasplo_notify.embedded import EmbeddedServer
+from kasplo_notify.errors import StorageUnavailable
+from kasplo_notify.registry import Registry
+from kasplo_notify.stopping import Signals
+from kasplo_notify.store import mask_url
+from kasplo_notify.supervisor import Supervisor, worker_command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from kasplo_notify.config import Config
+    from kasplo_notify.console import Console
+
+logger = logging.getLogger("kasplo_notify.up")
+
+_SETTLED_S = 10.0  # a server that ends sooner than this after a start would only end again
+
+
+def run_up(config: Config, *, workers: int = 2, out: Console, config_args: Sequence[str] = ()) -> int:
+    """Run everything until SIGINT, SIGTERM or SIGHUP, then drain; a second signal does not wait for the drain.
+
+    Args:
+        config: the configuration.
+        workers: how many worker processes.
+        out: where to say what runs.
+        config_args: global options of the command line for the workers (`--config FILE`); they get the URL by
+            environment.
+
+    Returns:
+        0, or 1 when a worker had to be killed.
+
+    Raises:
+        AlreadyRunning: another process runs this installation.
+        ConfigError: no server program, or a data folder that cannot be used.
+        StorageUnavailable: the server does not answer, or has ended and does not start again.
+    """
+    with ExitStack() as stack:
+        server: EmbeddedServer | None = None
+        if config.redis.url == "embedded":
+            server = stack.enter_context(EmbeddedServer(config))
+            config = with_url(config, server.url)
+        else:
+            stack.enter_context(RunLock(config.redis.data_dir))
+        # Not before: a signal may end a server that takes long to load its data.
+        signals = stack.enter_context(Signals())
+        endpoints = _count_endpoints(config)
+        supervisor = Supervisor(
+            worker_command(config_args, burst=False),
+            workers,
+            environ={**os.environ, "KASPLO_REDIS__URL": config.redis.url},
+        )
+        stack.callback(_end, supervisor)
+        supervisor.start()
+        _introduce(out, config, server, supervisor.pids, endpoints)
+        _attend(out, signals, supervisor, server, config.redis.data_dir)
+    out.line("Stopped." if supervisor.exit_code == 0 else "Stopped; what was in flight will be sent again.")
+    return supervisor.exit_code
+
+
+def with_url(config: Config, url: str) -> Config:
+    """The same configuration with another redis.url."""
+    return replace(config, redis=replace(config.redis, url=url))
+
+
+def _attend(
+    out: Console, signals: Signals, supervisor: Supervisor, server: EmbeddedServer | None, data_dir: Path
+) -> None:
+    """Keep workers and server alive until a signal comes, then until the workers have ended."""
+    started = time.monotonic()
+    told = 0
+    while supervisor.poll():
+        signals.wait(0.5)
+        if server is not None and not server.alive and not signals.stops:
+            if time.monotonic() - started < _SETTLED_S:
+                raise StorageUnavailable(
+                    f"The embedded server keeps ending; its log is {data_dir / 'server.log'}."
+                )
+            logger.error("the embedded server has ended and is started again")
+            server.restart()
+            started = time.monotonic()
+        if signals.stops and told == 0:
+            out.line("Stopping: the workers finish what is in flight. Once more kills them.")
+            supervisor.stop()
+            told = signals.stops
+        elif signals.stops > max(told, 1):
+            supervisor.kill()
+
+
+def _end(supervisor: Supervisor) -> None:
+    """Whatever happened, no worker stays; the server is stopped after this."""
+    supervisor.stop()
+    if supervisor.poll():
+        supervisor.kill()
+        while supervisor.poll():
+            time.sleep(0.01)
+
+
+def _count_endpoints(config: Config) -> int:
+    registry = Registry.open(config)
+    try:
+        return len(registry.endpoints())
+    finally:
+        registry.close()
+
+
+def _introduce(
+    out: Console, config: Config, server: EmbeddedServer | None, workers: Sequence[int], endpoints: int
+) -> None:
+    where = f"embedded, {config.redis.url}" if server is not None else mask_url(config.redis.url)
+    pids = ", ".join(map(str, workers))
+    rows = [
+        ("server", where),
+        *([("data", str(config.redis.data_dir))] if server is not None else []),
+        (
+            "workers",
+            f"{len(workers)} (pid {pids})",
+        ),
+        ("endpoints", str(endpoints) if endpoints else "none yet"),
+    ]
+    out.line(f"{out.bold('kasplo-notify is running')} (pid {os.getpid()}); Ctrl+C drains and stops.")
+    out.line()
+    for name, value in rows:
+        out.line(f"  {out.dim(f'{name:<10}')} {value}")
+    out.line()
+    out.line("Next, in another terminal:")
+    for command, what in (
+        ("kasplo-notify endpoint add crm https://crm.example.com/hook", "a subscriber"),
+        ("kasplo-notify emit events.jsonl", "events, one JSON object a line"),
+        ("kasplo-notify status --watch", "what is waiting, and what arrived"),
+    ):
+        out.line(f"  {command:<60}  {out.dim(what)}")

@@ -1,0 +1,145 @@
+"""How many requests may be in flight: a window per queue, and slots per worker process. Pure bookkeeping.
+
+Hanging subscribers must cost the others nothing. So a request that is older than a second leaves the slots that
+all share for a separate allowance, and its endpoint then opens at most one more per second.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+START = 4.0
+SLOW_AFTER_S = 1.0
+
+
+class Window:
+    """The concurrency of one queue: additive increase, multiplicative decrease (as TCP, RFC 5681).
+
+    Attributes:
+        size: Requests that may be in flight, at least 1.
+    """
+
+    __slots__ = ("_last_shrunk", "_threshold", "size")
+
+    def __init__(self, start: float = START) -> None:
+        self.size = start
+        self._threshold = float("inf")
+        self._last_shrunk = float("-inf")
+
+    def succeeded(self, cap: int) -> None:
+        """A request was answered with 2xx: double per round trip at first, then grow by one."""
+        self.size = min(float(cap), self.size + (1 if self.size < self._threshold else 1 / self.size))
+
+    def failed(self, now: float, started: float) -> None:
+        """A request failed: halve, once for all that were in flight together.
+
+        Args:
+            now: Seconds of a monotonic clock.
+            started: When the failed request began, by the same clock.
+        """
+        if started < self._last_shrunk:
+            return
+        self._last_shrunk = now
+        self._threshold = self.size = max(1.0, self.size / 2)
+
+    def restart(self) -> None:
+        """Begin small again, as after a breaker was open."""
+        self.__init__()  # type: ignore[misc]
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one endpoint has in flight in this process: in the shared slots, and in the slow allowance."""
+
+    fast: int = 0
+    slow: int = 0
+    next_open: float = 0.0
+
+
+@dataclass(slots=True)
+class Ticket:
+    """One request in flight."""
+
+    endpoint: str
+    started: float
+    slow: bool = False
+    done: bool = False
+
+
+@dataclass(slots=True)
+class Slots:
+    """The requests in flight of one worker process.
+
+    Attributes:
+        fast_limit: Requests that all endpoints share.
+        slow_limit: Requests that may be in flight beside them once they are older than a second.
+    """
+
+    fast_limit: int
+    slow_limit: int
+    fast: int = 0
+    slow: int = 0
+    _usage: dict[str, Usage] = field(default_factory=dict)
+    _by_age: deque[Ticket] = field(default_factory=deque)
+
+    @property
+    def free(self) -> int:
+        return self.fast_limit - self.fast
+
+    @property
+    def in_flight(self) -> int:
+        return self.fast + self.slow
+
+    def has_slow(self, endpoint: str) -> bool:
+        """Whether an endpoint has a request that is older than a second."""
+        usage = self._usage.get(endpoint)
+        return usage is not None and usage.slow > 0
+
+    def may_open(self, endpoint: str, now: float) -> bool:
+        """Whether an endpoint may have one more request.
+
+        Once half of the slots are taken nobody may hold more than an equal share of them.
+        """
+        if self.fast >= self.fast_limit:
+            return False
+        usage = self._usage.get(endpoint)
+        if usage is None:
+            return True
+        if usage.slow and now < usage.next_open:
+            return False
+        return self.fast < self.fast_limit // 2 or usage.fast < max(1, self.fast_limit // len(self._usage))
+
+    def opened(self, endpoint: str, now: float) -> Ticket:
+        usage = self._usage.setdefault(endpoint, Usage())
+        usage.fast += 1
+        usage.next_open = now + 1.0
+        self.fast += 1
+        ticket = Ticket(endpoint, now)
+        self._by_age.append(ticket)
+        return ticket
+
+    def closed(self, ticket: Ticket) -> None:
+        ticket.done = True
+        usage = self._usage[ticket.endpoint]
+        if ticket.slow:
+            usage.slow -= 1
+            self.slow -= 1
+        else:
+            usage.fast -= 1
+            self.fast -= 1
+        if not usage.fast and not usage.slow:
+            del self._usage[ticket.endpoint]
+
+    def age(self, now: float) -> None:
+        """Move the requests that are older than a second out of the shared slots, as far as there is room."""
+        by_age = self._by_age
+        while by_age and (by_age[0].done or now - by_age[0].started >= SLOW_AFTER_S):
+            if not by_age[0].done and self.slow >= self.slow_limit:
+                return
+            ticket = by_age.popleft()
+            if not ticket.done:
+                usage = self._usage[ticket.endpoint]
+                ticket.slow = True
+                usage.fast -= 1
+                usage.slow += 1
+                self.fast -= 1
+                self.slow += 1
