@@ -72,7 +72,7 @@ class Book:
         missing = sorted({name for name in names if name not in fresh})
         if missing:
             key = self._store.keys.endpoints
-            (records,) = await self._store.read(lambda ask: ask.hmget(key, missing))
+            (records,) = await self._store.read(("HMGET", key, *missing))
             fresh.update((name, self._read(record)) for name, record in zip(missing, records, strict=True))
         self.subscribers, self._version = fresh, version
 

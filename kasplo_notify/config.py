@@ -28,6 +28,24 @@ from kasplo_notify.config_sections import (
 from kasplo_notify.config_sources import find_file, from_environment, from_file, from_overrides
 from kasplo_notify.errors import ConfigError
 
+__all__ = [
+    "AlertsConfig",
+    "AttemptsConfig",
+    "Config",
+    "DeadConfig",
+    "DeliveryConfig",
+    "EgressConfig",
+    "HealthConfig",
+    "LogConfig",
+    "RedisConfig",
+    "ReportConfig",
+    "Setting",
+    "SpoolConfig",
+    "WebConfig",
+    "WorkerConfig",
+    "toml",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from typing import TextIO
+
+_ANSI = re.compile(r"\033\[[0-9;]*m")
 
 
 class Console:
@@ -32,7 +35,8 @@ class Console:
         """A line that the next line or status replaces; nothing when nobody watches."""
         if self.live:
             width = shutil.get_terminal_size().columns
-            self._write(f"{self._clear()}{text[: width - 1]}")
+            plain = _ANSI.sub("", text)
+            self._write(self._clear() + (text if len(plain) < width else plain[: width - 1]))
             self._status = True
 
     def done(self) -> None:

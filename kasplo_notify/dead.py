@@ -81,7 +81,7 @@ class DeadLetters:
 
     def endpoints(self) -> dict[str, int]:
         """The endpoints that have dead letters, and how many bytes; removed endpoints too."""
-        (stored,) = self._store.read(lambda ask: ask.hgetall(self._store.keys("dead")))
+        (stored,) = self._store.read(("HGETALL", self._store.keys("dead")))
         return {name.decode(errors="replace"): int(size) for name, size in sorted(stored.items())}
 
     def select(self, selection: Selection) -> Iterator[DeadLetter]:
@@ -133,7 +133,7 @@ class DeadLetters:
             yield purged
 
     def _steps(self, selection: Selection) -> Iterator[tuple[str, list[str]]]:
-        (time,) = self._store.read(lambda ask: ask.time())
+        (time,) = self._store.read(("TIME",))
         began = time[0] * 1000 + time[1] // 1000
         until = began if selection.until_ms is None else min(began, selection.until_ms)
         endpoint, refs = "", list[str]()
@@ -150,8 +150,8 @@ class DeadLetters:
         start = "-" if selection.since_ms is None else str(selection.since_ms)
         end = "+" if selection.until_ms is None else str(selection.until_ms)
         while True:
-            key, low = self._store.keys(f"dead:{endpoint}"), start
-            (page,) = self._store.read(lambda ask: ask.xrange(key, low, end, count=_PAGE))  # noqa: B023 - used at once
+            key = self._store.keys(f"dead:{endpoint}")
+            (page,) = self._store.read(("XRANGE", key, start, end, "COUNT", _PAGE))
             for ref, fields in page:
                 yield _letter(endpoint, ref.decode(), fields)
                 start = f"({ref.decode()}"

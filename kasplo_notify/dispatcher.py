@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from kasplo_notify.config import Config
-from kasplo_notify.store import Call, Store
+from kasplo_notify.store import Arg, Call, Store
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,14 @@ class Dispatcher(threading.Thread):
         self._look_now = threading.Event()
         self._maintain_at = time.monotonic()
 
-    def busy(self, running: bool) -> None:  # noqa: FBT001 - the state itself
-        """Tell whether this worker runs a drain."""
-        self._state = "busy" if running else "idle"
+    def drain_begins(self) -> None:
+        """This worker runs a drain."""
+        self._state = "busy"
+        self._look_now.set()
+
+    def drain_ended(self) -> None:
+        """This worker can be asked for a drain."""
+        self._state = "idle"
         self._look_now.set()
 
     def look(self) -> None:
@@ -101,14 +106,15 @@ class Dispatcher(threading.Thread):
             return
         self._maintain_at = time.monotonic() + 60
         keys = self._store.keys
-        (first,) = self._store.read(lambda ask: ask.set(keys("maintenance"), self._worker, nx=True, px=MAINTENANCE_MS))
+        lock = ("SET", keys("maintenance"), self._worker, "NX", "PX", MAINTENANCE_MS)
+        (first,) = self._store.read(lock)
         if not first:
             return
-        registered, dead = self._store.read(lambda ask: ask.hkeys(keys.endpoints).hkeys(keys("dead")))
+        registered, dead = self._store.read(("HKEYS", keys.endpoints), ("HKEYS", keys("dead")))
         settings = self._config
         keep_ms = int(settings.dead.keep_days * DAY_MS)
         for names in _batches(sorted({*registered, *dead})):
-            args = [int(settings.delivery.delay * 1000), settings.dead.max_bytes, keep_ms, *names]
+            args: list[Arg] = [int(settings.delivery.delay * 1000), settings.dead.max_bytes, keep_ms, *names]
             for queue in self._store.run(Call("repair", args)):
                 log.error("queue_repaired: %s held events and was not on the schedule", queue.decode())
 

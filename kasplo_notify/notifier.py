@@ -11,9 +11,9 @@ from kasplo_notify import embedded
 from kasplo_notify.config import Config
 from kasplo_notify.emission import Emission, Prepared, Receipt, prepare_many, prepare_one
 from kasplo_notify.errors import PushError, StorageUnavailable
-from kasplo_notify.routing import RouteTable
 
 if TYPE_CHECKING:
+    from kasplo_notify.routing import RouteTable
     from kasplo_notify.store import AsyncStore, Call, Store
 
 # A call gives up within a second: a try takes TIMEOUT at most, and none begins after GIVE_UP.
@@ -132,7 +132,7 @@ class Notifier(_Base):
     def _ask(self, step: "Call | str") -> Any:
         store = self._connected()
         if isinstance(step, str):
-            return store.read(lambda ask: ask.get(store.keys("version")).get(store.keys.routes))
+            return store.read(("GET", store.keys("version")), ("GET", store.keys.routes))
         return store.run(step)
 
     def _connected(self) -> "Store":
@@ -215,7 +215,7 @@ class AsyncNotifier(_Base):
     async def _ask(self, step: "Call | str") -> Any:
         store = self._connected()
         if isinstance(step, str):
-            return await store.read(lambda ask: ask.get(store.keys("version")).get(store.keys.routes))
+            return await store.read(("GET", store.keys("version")), ("GET", store.keys.routes))
         return await store.run(step)
 
     def _connected(self) -> "AsyncStore":

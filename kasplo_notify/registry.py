@@ -13,7 +13,7 @@ from kasplo_notify.config import Config
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint, nearest
 from kasplo_notify.routing import RouteTable, dump_routes
-from kasplo_notify.store import Call, Keys, Store, connect
+from kasplo_notify.store import Arg, Call, Keys, Store, connect
 
 DAY_MS = 86_400_000
 _SWEEP = 500
@@ -110,7 +110,7 @@ class Registry:
     def read(self) -> tuple[str, dict[str, Endpoint], list[Broken]]:
         """The registry's version, its endpoints by name in alphabetical order, and the records that are broken."""
         keys = self.store.keys
-        version, stored = self.store.read(lambda ask: ask.get(keys("version")).hgetall(keys.endpoints))
+        version, stored = self.store.read(("GET", keys("version")), ("HGETALL", keys.endpoints))
         endpoints: dict[str, Endpoint] = {}
         broken = []
         for raw_name, record in sorted(stored.items()):
@@ -217,14 +217,17 @@ class Registry:
                 return
 
     def health(self, names: Sequence[str]) -> dict[str, Health]:
-        keys = self.store.keys
-
-        def fill(ask: object) -> None:
-            for name in names:
-                ask.hgetall(keys(f"health:{name}"))  # type: ignore[attr-defined]
-
-        stored = self.store.read(fill) if names else []
+        """The health of endpoints, by name."""
+        stored = self.store.read(*(("HGETALL", self.store.keys(f"health:{name}")) for name in names))
         return {name: Health.read(values) for name, values in zip(names, stored, strict=True)}
+
+    def backlog(self, names: Sequence[str]) -> dict[str, Backlog]:
+        """What endpoints have waiting, by name."""
+        _now, *rows = self.store.run(Call("backlog", [int(self.config.delivery.delay * 1000), *names]))
+        return {
+            name: Backlog(waiting=waiting, retrying=retrying, dead=dead, late_ms=int(late))
+            for name, (waiting, retrying, dead, late) in zip(names, rows, strict=True)
+        }
 
     def routes(self) -> RouteTable:
         return RouteTable.load(None, dump_routes(self.endpoints().values()))
@@ -237,11 +240,9 @@ class Registry:
             endpoints[endpoint.name] = endpoint
             delay = "" if endpoint.delay is None else int(endpoint.delay * 1000)
             default_delay = int(self.config.delivery.delay * 1000)
-            args = [version, endpoint.name, endpoint.to_json(), dump_routes(endpoints.values())]
-            call = Call(
-                "register", [*args, delay, endpoint.queues, default_delay, kind], [keys.endpoints, keys.routes]
-            )
-            status, _ = self.store.run(call)
+            args: list[Arg] = [version, endpoint.name, endpoint.to_json(), dump_routes(endpoints.values())]
+            args += [delay, endpoint.queues, default_delay, kind]
+            status, _ = self.store.run(Call("register", args, [keys.endpoints, keys.routes]))
             if status == b"registered":
                 return endpoint
         raise StorageUnavailable("the registry is being changed by others all the time: try again")
@@ -260,24 +261,3 @@ def unknown_endpoint(name: str, known: Iterable[str]) -> UnknownEndpoint:
     meant = nearest(name, known)
     hint = f"did you mean {meant!r}?" if meant else "`kasplo-notify endpoint list` shows them all"
     return UnknownEndpoint(f"no endpoint is named {name[:64]!r}: {hint}")
-
-
-def backlog(store: Store, name: str, partitions: int, delay_ms: int, now_ms: int) -> Backlog:
-    """Count what an endpoint has waiting, in one round trip of four reads a queue."""
-    queues = [f"{name}.{number}" for number in range(partitions)]
-    keys = store.keys
-
-    def fill(ask: object) -> None:
-        for queue in queues:
-            ask.xlen(keys(f"new:{queue}"))  # type: ignore[attr-defined]
-            ask.zcard(keys(f"retry:{queue}"))  # type: ignore[attr-defined]
-            ask.xrange(keys(f"new:{queue}"), count=1)  # type: ignore[attr-defined]
-            ask.zrange(keys(f"retry:{queue}"), 0, 0, withscores=True)  # type: ignore[attr-defined]
-        ask.xlen(keys(f"dead:{name}"))  # type: ignore[attr-defined]
-
-    *rows, dead = store.read(fill)
-    dues = [now_ms]
-    for heads, firsts in zip(rows[2::4], rows[3::4], strict=True):
-        dues += [int(entry_id.split(b"-")[0]) + delay_ms for entry_id, _ in heads]
-        dues += [int(score) for _, score in firsts]
-    return Backlog(waiting=sum(rows[0::4]), retrying=sum(rows[1::4]), dead=dead, late_ms=now_ms - min(dues))

@@ -100,17 +100,21 @@ class RouteTable:
         matches = []
         for route in self._routes:
             if not route.takes_type(event_type):
-                matches.append(Match(route, False, f"does not take {event_type}"))
+                matches.append(Match(route, matched=False, reason=f"does not take {event_type}"))
             elif route.endpoint in named:
-                matches.append(Match(route, True, f"names the mail class {mail_class}"))
+                matches.append(Match(route, matched=True, reason=f"names the mail class {mail_class}"))
             elif ANY in route.mail_classes:
-                matches.append(Match(route, True, "takes every mail class"))
+                matches.append(Match(route, matched=True, reason="takes every mail class"))
             elif DEFAULT not in route.mail_classes:
-                matches.append(Match(route, False, f"takes only {', '.join(route.mail_classes)}"))
+                matches.append(Match(route, matched=False, reason=f"takes only {', '.join(route.mail_classes)}"))
             elif named:
-                matches.append(Match(route, False, f"is a default, and {', '.join(sorted(named))} matches"))
+                matches.append(
+                    Match(route, matched=False, reason=f"is a default, and {', '.join(sorted(named))} matches")
+                )
             else:
-                matches.append(Match(route, True, "is a default, and no other endpoint names this mail class"))
+                matches.append(
+                    Match(route, matched=True, reason="is a default, and no other endpoint names this mail class")
+                )
         return matches
 
     @staticmethod

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from kasplo_notify.equipment import Equipment, Tally
 from kasplo_notify.held import Held, Item
 from kasplo_notify.line import Line
+from kasplo_notify.outcome import Outcome
 from kasplo_notify.request import Request, UnbuildableEvent
 from kasplo_notify.settlement import Result, Settlement
 from kasplo_notify.store import Call
-from kasplo_notify.outcome import Outcome
 from kasplo_notify.verdict import Verdict, decide
 from kasplo_notify.window import Ticket
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from kasplo_notify.config import Config
 from kasplo_notify.held import Held, Item
+from kasplo_notify.outcome import Outcome
 from kasplo_notify.store import Arg, Call
 from kasplo_notify.stored import Progress
-from kasplo_notify.outcome import Outcome
 from kasplo_notify.verdict import Verdict
 
 BATCH = 200

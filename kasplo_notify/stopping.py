@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # SIGHUP: the terminal was closed.
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SAME_S = 0.5  # one Ctrl+C may come twice: from the terminal, and from make or honcho
 _LAST_RESORT_S = (
     90.0  # far above the longest request that a lease allows; after it, nothing is worth waiting for
 )
@@ -29,6 +30,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stops = 0
+        self._stopped_at = float("-inf")
         self._reader, self._writer = socket.socketpair()
         self._old: dict[int, object] = {}
         self._old_fd = -1
@@ -59,7 +61,10 @@ class Signals:
         self._writer.close()
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stops += 1
+        now = time.monotonic()
+        if now - self._stopped_at > _SAME_S:
+            self.stops += 1
+        self._stopped_at = now
 
 
 def watch_parent() -> None:

@@ -8,11 +8,11 @@ and its reply back). Scripts need Redis 7.0 or Valkey 7.2.
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import redis
 import redis.asyncio
@@ -23,13 +23,11 @@ from redis.retry import Retry
 
 from kasplo_notify.errors import ConfigError, NotifyError, QueueFull, StorageUnavailable
 
-if TYPE_CHECKING:
-    from redis.asyncio.client import Pipeline as AsyncPipeline
-
 SHARD = "0"
 _SCRIPTS = Path(__file__).parent / "scripts"
 _READS = {"claim", "read"}
 Arg = str | bytes | int | float
+Command = tuple[Arg, ...]
 Reply = TypeVar("Reply")
 
 
@@ -185,11 +183,12 @@ class Store:
         except (RedisError, OSError) as error:
             raise explain(error) from error
 
-    def read(self, fill: Callable[["redis.client.Pipeline"], object]) -> list[Any]:
-        """Send the commands that `fill` puts into a pipeline, as one transaction; return their replies."""
+    def read(self, *commands: Command) -> list[Any]:
+        """Send commands as one transaction, in one round trip; return their replies."""
         try:
             with self.client.pipeline(transaction=True) as pipeline:
-                fill(pipeline)
+                for command in commands:
+                    _queue(pipeline, command)
                 return pipeline.execute()
         except (RedisError, OSError) as error:
             raise explain(error) from error
@@ -212,16 +211,17 @@ class AsyncStore:
 
         async def send() -> Any:
             try:
-                return await cast("Awaitable[Any]", self.client.evalsha(code.digest, *cast("Any", arguments)))
+                return await self.client.evalsha(code.digest, *cast("Any", arguments))
             except NoScriptError:
-                return await cast("Awaitable[Any]", self.client.eval(code.text, *cast("Any", arguments)))
+                return await self.client.eval(code.text, *cast("Any", arguments))
 
         return await _uncancelled(send)
 
-    async def read(self, fill: Callable[["AsyncPipeline"], object]) -> list[Any]:
+    async def read(self, *commands: Command) -> list[Any]:
         async def send() -> list[Any]:
             async with self.client.pipeline(transaction=True) as pipeline:
-                fill(pipeline)
+                for command in commands:
+                    _queue(pipeline, command)
                 return await pipeline.execute()
 
         return await _uncancelled(send)
@@ -229,6 +229,10 @@ class AsyncStore:
     async def close(self) -> None:
         await self.client.aclose()
         await self.client.connection_pool.disconnect()
+
+
+def _queue(pipeline: Any, command: Command) -> None:
+    pipeline.execute_command(*command)
 
 
 async def _uncancelled(send: Callable[[], Coroutine[Any, Any, Reply]]) -> Reply:

@@ -1,10 +1,10 @@
-"""How an event is stored in Redis: a few header lines, then the exact bytes that will be sent.
+r"""How an event is stored in Redis: a few header lines, then the exact bytes that will be sent.
 
-A packed event is ``1\\n<event id>\\n<mail class>\\n<body>``. The leading ``1`` is the format's version, so that
+A packed event is ``1\n<event id>\n<mail class>\n<body>``. The leading ``1`` is the format's version, so that
 a later version can still read what an earlier one stored. The JSON body never holds a raw newline, the id and
 the mail class are printable ASCII, so three splits are exact.
 
-An event that was attempted and not delivered waits in a sorted set as ``<attempts>,<free>,<first due>\\n``
+An event that was attempted and not delivered waits in a sorted set as ``<attempts>,<free>,<first due>\n``
 followed by the packed event: its retry state travels with it.
 """
 
@@ -41,14 +41,12 @@ class StoredEvent:
         Raises:
             BrokenRecord: The bytes are not a packed event of a version that is known.
         """
+        parts = packed.split(b"\n", 3)
+        if len(parts) != 4 or parts[0] != _VERSION or not parts[1]:
+            raise BrokenRecord("the stored event has an unknown format")
         try:
-            version, event_id, mail_class, body = packed.split(b"\n", 3)
-            if version != _VERSION or not event_id:
-                raise BrokenRecord("the stored event has an unknown format")
-            return cls(event_id.decode("ascii"), mail_class.decode("ascii"), body)
-        except BrokenRecord:
-            raise
-        except ValueError as error:
+            return cls(parts[1].decode("ascii"), parts[2].decode("ascii"), parts[3])
+        except UnicodeDecodeError as error:
             raise BrokenRecord("the stored event is not readable") from error
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from kasplo_notify.stopping import Signals, watch_parent
 
@@ -50,6 +50,7 @@ class Supervisor:
         count: how many children.
         burst: a child that ends with 0 has done its work; one that fails is tried three times.
         environ: the children's environment; ours by default.
+        output: a file that gets what the children write; by default they write where we do.
         first_delay: seconds until the first restart; it doubles up to 30.
         clock: monotonic seconds.
     """
@@ -61,12 +62,14 @@ class Supervisor:
         *,
         burst: bool = False,
         environ: Mapping[str, str] | None = None,
+        output: BinaryIO | None = None,
         first_delay: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = list(command)
         self._burst = burst
         self._environ = dict(os.environ if environ is None else environ)
+        self._output = output
         self._first_delay = first_delay
         self._clock = clock
         self._children = [_Child(number=number) for number in range(1, count + 1)]
@@ -76,6 +79,11 @@ class Supervisor:
     def pids(self) -> list[int]:
         """Of the children that run."""
         return [child.process.pid for child in self._children if child.process is not None]
+
+    @property
+    def failing(self) -> bool:
+        """Whether a child has ended soon after its start three times in a row."""
+        return any(child.process is None and child.starts_in_a_row > 2 for child in self._children)
 
     def start(self) -> None:
         """Start all children.
@@ -139,9 +147,19 @@ class Supervisor:
                     elif signals.stops:
                         self.stop()
             finally:
-                self.kill()
-                self._reap()
+                self.end()
         return self.exit_code
+
+    def end(self, *, grace: float = 0.0) -> None:
+        """Leave no child, whatever happened: wait `grace` seconds for those that still run, then kill."""
+        self.stop()
+        deadline = self._clock() + grace
+        while self.poll() and self._clock() < deadline:
+            time.sleep(0.02)
+        self.kill()
+        for child in self._children:
+            if child.process is not None:
+                self._ended(child, child.process.wait(), self._clock())
 
     @property
     def exit_code(self) -> int:
@@ -159,7 +177,12 @@ class Supervisor:
         child.started_at = self._clock()
         child.starts_in_a_row += 1
         child.process = subprocess.Popen(  # noqa: S603 - our own command
-            self._command, stdin=subprocess.PIPE, env=self._environ, start_new_session=True
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=self._output,
+            env=self._environ,
+            start_new_session=True,
         )
         logger.info("worker %d started (pid %d)", child.number, child.process.pid)
 
@@ -196,11 +219,6 @@ class Supervisor:
             child.start_at - now for child in self._children if child.process is None and self._wanted(child)
         ]
         return min([1.0, *due])
-
-    def _reap(self) -> None:
-        for child in self._children:
-            if child.process is not None:
-                self._ended(child, child.process.wait(), self._clock())
 
 
 def worker_command(config_args: Sequence[str], *, burst: bool) -> list[str]:

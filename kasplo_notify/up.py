@@ -34,7 +34,7 @@ _SETTLED_S = 10.0  # a server that ends sooner than this after a start would onl
 
 
 def run_up(config: Config, *, workers: int = 2, out: Console, config_args: Sequence[str] = ()) -> int:
-    """Run everything until SIGINT, SIGTERM or SIGHUP, then drain; a second signal does not wait for the drain.
+    """Run everything until SIGINT, SIGTERM or SIGHUP, then drain; a second signal kills the workers.
 
     Args:
         config: the configuration.
@@ -66,7 +66,7 @@ def run_up(config: Config, *, workers: int = 2, out: Console, config_args: Seque
             workers,
             environ={**os.environ, "KASPLO_REDIS__URL": config.redis.url},
         )
-        stack.callback(_end, supervisor)
+        stack.callback(supervisor.end)
         supervisor.start()
         _introduce(out, config, server, supervisor.pids, endpoints)
         _attend(out, signals, supervisor, server, config.redis.data_dir)
@@ -84,7 +84,7 @@ def _attend(
 ) -> None:
     """Keep workers and server alive until a signal comes, then until the workers have ended."""
     started = time.monotonic()
-    told = 0
+    told = False
     while supervisor.poll():
         signals.wait(0.5)
         if server is not None and not server.alive and not signals.stops:
@@ -95,21 +95,12 @@ def _attend(
             logger.error("the embedded server has ended and is started again")
             server.restart()
             started = time.monotonic()
-        if signals.stops and told == 0:
+        if signals.stops and not told:
             out.line("Stopping: the workers finish what is in flight. Once more kills them.")
             supervisor.stop()
-            told = signals.stops
-        elif signals.stops > max(told, 1):
+            told = True
+        elif signals.stops > 1:
             supervisor.kill()
-
-
-def _end(supervisor: Supervisor) -> None:
-    """Whatever happened, no worker stays; the server is stopped after this."""
-    supervisor.stop()
-    if supervisor.poll():
-        supervisor.kill()
-        while supervisor.poll():
-            time.sleep(0.01)
 
 
 def _count_endpoints(config: Config) -> int:

@@ -14,9 +14,8 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
@@ -31,6 +30,9 @@ from kasplo_notify.errors import NotifyError
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async, url_of
 from kasplo_notify.transport import Transport
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 __all__ = ["NotifyWorker", "drain", "run_worker"]
 
@@ -171,7 +173,7 @@ class NotifyWorker(SimpleWorker):
         for number in numbers:
             loop.add_signal_handler(number, on_signal, number)
         if self._dispatcher is not None:
-            self._dispatcher.busy(True)
+            self._dispatcher.drain_begins()
         try:
             tally = loop.run_until_complete(running.run())
         finally:
@@ -179,7 +181,7 @@ class NotifyWorker(SimpleWorker):
                 loop.remove_signal_handler(number)
                 signal.signal(number, before[number])
             if self._dispatcher is not None:
-                self._dispatcher.busy(False)
+                self._dispatcher.drain_ended()
         if tally.delivered or tally.failed or tally.dead:
             log.info("drained: %s", tally)
         if told:

@@ -189,7 +189,7 @@ def test_a_second_ctrl_c_kills_at_once(journal: Path, spawn: Callable[..., subpr
     process = spawn(2, child(journal, 50))
     until(lambda: len(pids(journal)) == 2)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    time.sleep(0.6)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(5) == 1
