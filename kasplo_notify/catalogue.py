@@ -173,8 +173,7 @@ _ALL = (
     ),
     _event_type(
         "Open",
-        "event_type, event_time, email, listid, sendid, click_tracking_id, engine_ip, user_agent, "
-        "[is_privacy_open]",
+        "event_type, event_time, email, listid, sendid, click_tracking_id, engine_ip, user_agent, [is_privacy_open]",
         {
             "event_type": "engine_open",
             "event_time": 1317305252,
@@ -206,8 +205,7 @@ _ALL = (
     ),
     _event_type(
         "Bounce of a bad address, to act on",
-        "event_type, event_time, email, listid, sendid, bounce_type, bounce_code, bounce_text, "
-        "click_tracking_id",
+        "event_type, event_time, email, listid, sendid, bounce_type, bounce_code, bounce_text, click_tracking_id",
         {"event_type": "bounce_bad_address", **_BOUNCE},
         documented=False,
     ),

@@ -127,9 +127,7 @@ class Config:
             check = _KEYS[key].metadata["check"]
             section, _, name = key.partition(".")
             try:
-                sections[section][name] = check.of(
-                    check.read(str(item.value)) if item.is_text else item.value
-                )
+                sections[section][name] = check.of(check.read(str(item.value)) if item.is_text else item.value)
             except ValueError as error:
                 raise ConfigError(f"{key} {error} ({item.source}).") from None
         made: dict[str, Any] = {name: _SECTIONS[name](**values) for name, values in sections.items()}
@@ -170,6 +168,4 @@ _SECTIONS: Final[Mapping[str, type[Section]]] = {
         *(SpoolConfig, HealthConfig, AlertsConfig, LogConfig, WebConfig),
     )
 }
-_KEYS: Final = {
-    f"{title}.{item.name}": item for title, section in _SECTIONS.items() for item in fields(section)
-}
+_KEYS: Final = {f"{title}.{item.name}": item for title, section in _SECTIONS.items() for item in fields(section)}

@@ -159,9 +159,7 @@ def network() -> Check[str]:
         try:
             meant = ipaddress.ip_network(str(value), strict=False)
         except ValueError:
-            raise ValueError(
-                f"must be a network such as 10.0.0.0/8 or fd00::/8, not {shown(value)}"
-            ) from None
+            raise ValueError(f"must be a network such as 10.0.0.0/8 or fd00::/8, not {shown(value)}") from None
         raise ValueError(f"must be a network, and {shown(value)} is an address in one; did you mean {meant}?")
 
     return Check(of)
@@ -186,9 +184,7 @@ def url(*schemes: str, words: tuple[str, ...] = ()) -> Check[str]:
         except ValueError:
             whole = False
         if not whole:
-            raise ValueError(
-                "must have a host and a valid port; percent-encode special characters of a password"
-            )
+            raise ValueError("must have a host and a valid port; percent-encode special characters of a password")
         return value
 
     return Check(of)

@@ -94,7 +94,11 @@ class RedisConfig(Section):
     )
     data_dir: Path = field(
         default_factory=_data_dir,
-        metadata={"check": path(), "comment": "folder of the embedded server; without it the platform's user data folder", "mask": None},
+        metadata={
+            "check": path(),
+            "comment": "folder of the embedded server; without it the platform's user data folder",
+            "mask": None,
+        },
     )
     prefix: str = _setting(
         "kasplo:",
@@ -111,18 +115,14 @@ class DeliveryConfig(Section):
         check=boolean(),
         comment="format of new endpoints: true = JSON, false = form fields (GET: query string)",
     )
-    timeout: float = _setting(
-        10.0, number(0.1, 3600), "seconds for a whole request; at most worker.lease - 5"
-    )
+    timeout: float = _setting(10.0, number(0.1, 3600), "seconds for a whole request; at most worker.lease - 5")
     connect_timeout: float = _setting(3.0, number(0.1, 3600), "seconds to connect, within timeout")
     retry_delays: tuple[float, ...] = _setting(
         (30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 2400.0, 3600.0, 7200.0, 14400.0, 28800.0, 28800.0),
         many(number(0, 30 * _DAY), most=100),
         "seconds between attempts; after the last one an event becomes a dead letter",
     )
-    jitter: float = _setting(
-        0.5, number(0, 1), "each retry delay is multiplied by a random 1 - jitter to 1 + jitter"
-    )
+    jitter: float = _setting(0.5, number(0, 1), "each retry delay is multiplied by a random 1 - jitter to 1 + jitter")
     max_age: float = _setting(259200.0, number(1, 3650 * _DAY), "seconds from first due to dead letter")
     max_backlog: int = _setting(
         1_000_000, integer(1, 10**9), "events per endpoint; beyond it the oldest become dead letters"
@@ -133,13 +133,9 @@ class DeliveryConfig(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class WorkerConfig(Section):
-    lease: float = _setting(
-        30.0, number(5, 3600), "seconds after which the queues of a dead worker are taken over"
-    )
+    lease: float = _setting(30.0, number(5, 3600), "seconds after which the queues of a dead worker are taken over")
     max_in_flight: int = _setting(256, integer(1, 10_000), "requests at once per worker process")
-    max_slow: int = _setting(
-        1024, integer(0, 100_000), "requests older than a second, per worker process, besides"
-    )
+    max_slow: int = _setting(1024, integer(0, 100_000), "requests older than a second, per worker process, besides")
     queue: str = _setting(
         "kasplo",
         text(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ . -"),
@@ -152,9 +148,7 @@ class EgressConfig(Section):
     allow: tuple[str, ...] = _setting(
         (), many(network(), most=1000), 'special networks that may be called: ["10.1.0.0/16"]'
     )
-    deny: tuple[str, ...] = _setting(
-        (), many(network(), most=1000), "public networks that must not be called"
-    )
+    deny: tuple[str, ...] = _setting((), many(network(), most=1000), "public networks that must not be called")
     deny_ports: tuple[int, ...] = _setting(
         _DENIED_PORTS,
         many(integer(1, 65535), most=65535),

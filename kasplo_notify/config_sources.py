@@ -53,9 +53,7 @@ def from_file(path: Path, known: Collection[str]) -> dict[str, Given]:
     return {key: Given(value, source) for key, value in _flat(document, known, source)}
 
 
-def _flat(
-    document: Mapping[str, object], known: Collection[str], source: str
-) -> Iterator[tuple[str, object]]:
+def _flat(document: Mapping[str, object], known: Collection[str], source: str) -> Iterator[tuple[str, object]]:
     sections = {key.partition(".")[0] for key in known}
     for section, values in document.items():
         if not isinstance(values, dict):

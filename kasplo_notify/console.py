@@ -25,7 +25,7 @@ class Console:
         self._stream = sys.stdout if stream is None else stream
         self.live = (self._stream.isatty() and os.environ.get("TERM") != "dumb") if live is None else live
         self._colour = self.live and not os.environ.get("NO_COLOR")
-        self._status = False
+        self._status = ""
 
     def line(self, text: str = "") -> None:
         """A line that stays."""
@@ -33,11 +33,11 @@ class Console:
 
     def status(self, text: str) -> None:
         """A line that the next line or status replaces; nothing when nobody watches."""
-        if self.live:
+        if self.live and text != self._status:
             width = shutil.get_terminal_size().columns
             plain = _ANSI.sub("", text)
             self._write(self._clear() + (text if len(plain) < width else plain[: width - 1]))
-            self._status = True
+            self._status = text
 
     def done(self) -> None:
         """Remove the status."""
@@ -62,7 +62,7 @@ class Console:
         return f"\033[{code}m{text}\033[0m" if self._colour else text
 
     def _clear(self) -> str:
-        cleared, self._status = self._status, False
+        cleared, self._status = self._status, ""
         return "\r\033[K" if cleared else ""
 
     def _write(self, text: str) -> None:

@@ -48,13 +48,15 @@ def socket_path(data_dir: Path) -> Path:
     whose name follows from the data folder and its owner.
     """
     path = _absolute(data_dir) / "server.sock"
-    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+    if _fits(path):
         return path
     import hashlib  # noqa: PLC0415 - 7 ms for the two, and most folders have short names
     import tempfile  # noqa: PLC0415
 
     digest = hashlib.sha256(os.fsencode(_absolute(data_dir))).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"kasplo-{_owner(data_dir)}-{digest}" / "server.sock"
+    short = Path(f"kasplo-{_owner(data_dir)}-{digest}", "server.sock")
+    in_temp = Path(tempfile.gettempdir()) / short
+    return in_temp if _fits(in_temp) else Path("/tmp") / short  # noqa: S108 - TMPDIR itself is too long
 
 
 def prepare(data_dir: Path) -> Path:
@@ -99,9 +101,7 @@ def prepare_socket(data_dir: Path) -> Path:
         if path.is_symlink() or path.exists():
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 # The server would delete whatever is there before it binds.
-                raise ConfigError(
-                    f"{path} is in the way: it is not a socket; move it elsewhere and start again."
-                )
+                raise ConfigError(f"{path} is in the way: it is not a socket; move it elsewhere and start again.")
             path.unlink()
     except OSError as error:
         raise ConfigError(f"The socket {path} cannot be made ({reason(error)}); {_REMEDY}.") from error
@@ -215,6 +215,10 @@ def open_lock(path: Path) -> int | None:
 def write_lock(fd: int, text: str) -> None:
     os.ftruncate(fd, 0)
     os.pwrite(fd, text.encode(), 0)
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH
 
 
 def _probe(folder: Path) -> None:

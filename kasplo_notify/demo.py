@@ -24,16 +24,17 @@ from kasplo_notify.config_sections import RedisConfig
 from kasplo_notify.demo_screen import Screen, Sent
 from kasplo_notify.embedded import EmbeddedServer
 from kasplo_notify.endpoint import Endpoint
-from kasplo_notify.errors import StorageUnavailable
+from kasplo_notify.errors import NotifyError
 from kasplo_notify.notifier import Notifier
 from kasplo_notify.receiver import Delivery, ReceiverThread
 from kasplo_notify.registry import Registry
 from kasplo_notify.signature import generate_secret
 from kasplo_notify.stopping import Signals
+from kasplo_notify.store import mask_url
 from kasplo_notify.supervisor import Supervisor, worker_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from kasplo_notify.console import Console
     from kasplo_notify.receiver import Receiver
@@ -47,16 +48,15 @@ _METHODS = {"promo": "POST", "transactional": "GET"}
 _TRANSACTIONAL = {"bounce_all", "bounce_bad_address", "delivery_attempt"}
 
 
-def run_demo(config: Config, *, out: Console, worker: Sequence[str] | None = None) -> int:
+def run_demo(config: Config, *, out: Console) -> int:
     """Start everything, emit all seven event types, show them arrive, stop everything.
 
     Args:
         config: of it, redis.url and delivery.delay are used, and all else is the demo's own.
         out: where it is shown.
-        worker: the command of a worker process; by default that of `up`.
 
     Returns:
-        0 when everything arrived as it should; else 1, and the output says what did not.
+        0 when everything arrived as it should, 130 after a signal; else 1, and the output says what did not.
 
     Raises:
         ConfigError: no server program, or no place for temporary files.
@@ -66,32 +66,32 @@ def run_demo(config: Config, *, out: Console, worker: Sequence[str] | None = Non
     with ExitStack() as stack:
         folder = Path(stack.enter_context(_folder()))
         url, prefix = config.redis.url, f"kasplo-demo-{secrets.token_hex(4)}"
-        if url == "embedded":
+        embedded = url == "embedded"
+        if embedded:
             own = Config(redis=RedisConfig(url="embedded", data_dir=folder))
             url = stack.enter_context(EmbeddedServer(own)).url
         signals = stack.enter_context(Signals())
         demo = _write_config(folder, url, prefix, config.delivery.delay)
         registry = stack.enter_context(contextlib.closing(Registry.open(demo)))
-        if config.redis.url != "embedded":
+        if not embedded:
             stack.callback(_forget, registry, prefix)
         deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         receiver = stack.enter_context(ReceiverThread(deliveries.put)).receiver
         log = stack.enter_context((folder / "workers.log").open("wb"))
-        command = [*(worker or worker_command((), burst=False))]
+        command = worker_command((), burst=False)
         supervisor = Supervisor(command, _WORKERS, environ=_environ(folder / "config.toml"), output=log)
         stack.callback(supervisor.end, grace=15.0)
         supervisor.start()
-        screen = Screen(out, delay=demo.delivery.delay, refused=_REFUSED)
-        screen.begin(
-            "embedded" if config.redis.url == "embedded" else "redis.url", supervisor.pids, receiver.url
-        )
+        screen = Screen(out, delay=demo.delivery.delay)
+        where = "embedded, in a temporary folder" if embedded else mask_url(url)
+        screen.begin(where, supervisor.pids, receiver.url)
         _register(registry, receiver)
         sent = _emit(demo, receiver, screen)
         problem = _watch(sent, deliveries, supervisor, signals, screen)
         if problem:
-            out.line()
-            for line in (folder / "workers.log").read_text(errors="replace").splitlines()[-10:]:
-                out.line(out.dim(f"  {line}"))
+            screen.show_log((folder / "workers.log").read_text(errors="replace"))
+    if signals.stops:
+        return screen.interrupted()
     return screen.end(sent, problem)
 
 
@@ -151,7 +151,7 @@ def _watch(
     while not all(item.done for item in sent):
         supervisor.poll()
         if signals.stops:
-            return "interrupted"
+            return ""
         if supervisor.failing:
             return "the workers do not start; their last words are above"
         if time.time() > sent[-1].at + screen.delay + _PATIENCE_S:
@@ -190,11 +190,15 @@ def _environ(config: Path) -> dict[str, str]:
 
 def _forget(registry: Registry, prefix: str) -> None:
     """Remove the demo's keys, its RQ queue's included, from a server that others use too."""
-    client = registry.store.client
-    with suppress(OSError, StorageUnavailable):
-        for key in client.scan_iter(match=f"*{prefix}*", count=1000):
-            client.unlink(key)
-        client.srem("rq:queues", f"rq:queue:{prefix}")
+    read, cursor = registry.store.read, 0
+    with suppress(NotifyError):
+        while True:
+            [(cursor, keys)] = read(("SCAN", cursor, "MATCH", f"*{prefix}*", "COUNT", 1000))
+            if keys:
+                read(("UNLINK", *keys))
+            if not cursor:
+                break
+        read(("SREM", "rq:queues", f"rq:queue:{prefix}"))
 
 
 @contextlib.contextmanager

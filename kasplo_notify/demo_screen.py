@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -42,9 +43,7 @@ class Sent:
             return "had a signature that cannot be verified"
         if any(delivery.method != self.method for delivery in self.deliveries):
             return f"came by {self.deliveries[0].method}, {self.method} expected"
-        if (
-            self.after(self.deliveries[0]) < delay - 0.5
-        ):  # emit returned, and clocks were read, at other times
+        if self.after(self.deliveries[0]) < delay - 0.5:  # emit returned, and clocks were read, at other times
             return f"came after {self.after(self.deliveries[0]):.1f} s, before its time"
         return ""
 
@@ -56,11 +55,11 @@ class Sent:
 class Screen:
     """The demo's output, in the order of its methods."""
 
-    def __init__(self, out: Console, *, delay: float, refused: str) -> None:
+    def __init__(self, out: Console, *, delay: float) -> None:
         self.delay = delay
         self._out = out
-        self._refused = refused
         self._started = time.monotonic()
+        self._waiting = True
         self._ticks = [tick for tick in _PIPED_TICKS if tick <= delay]
 
     def begin(self, server: str, workers: Sequence[int], url: str) -> None:
@@ -84,6 +83,7 @@ class Screen:
         """Call often, with the seconds until the first attempt and how many events have not arrived."""
         out = self._out
         if left <= 0:
+            self._begin_deliveries()
             out.status(f"  {missing} more to arrive")
             return
         if self._ticks and left <= self._ticks[0]:
@@ -92,9 +92,10 @@ class Screen:
                 out.line(f"  {tick} s to wait")
         full = round(_BAR * (1 - left / self.delay)) if self.delay else _BAR
         bar = out.good("━" * full) + out.dim("━" * (_BAR - full))
-        out.status(f"  {bar} {left:2.0f} s until the first attempt")
+        out.status(f"  {bar} {math.ceil(left):2d} s until the first attempt")
 
     def arrived(self, item: Sent, delivery: Delivery) -> None:
+        self._begin_deliveries()
         out = self._out
         verified = out.good("signature verified") if delivery.verified else out.bad("SIGNATURE WRONG   ")
         if delivery.status == 200:
@@ -106,22 +107,36 @@ class Screen:
             f"{verified}  {item.after(delivery):5.1f} s after emit  {answer}"
         )
 
+    def _begin_deliveries(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._out.line()
+            self._out.line(f"{self.delay:g} s later")
+
+    def show_log(self, log: str) -> None:
+        """The last words of the workers, when something went wrong."""
+        self._out.line()
+        for line in log.splitlines()[-10:]:
+            self._out.line(self._out.dim(f"  {line}"))
+
+    def interrupted(self) -> int:
+        """As `end`, after a signal."""
+        self._out.line()
+        self._out.line("Interrupted; nothing is left running.")
+        return 130
+
     def end(self, sent: Sequence[Sent], problem: str) -> int:
         """The summary; returns the exit code."""
         out = self._out
         out.line()
-        out.line(
-            out.dim(
-                f"  {'event type':<20}{'mail class':<15}{'method':<8}{'attempts':<10}{'arrived after':<15}"
-            )
-        )
+        out.line(out.dim(_row("event type", "mail class", "method", "attempts", "arrived after")))
         faults = []
         for item in sent:
             after = f"{item.after(item.deliveries[-1]):.1f} s" if item.done else "-"
-            row = f"  {item.event_type:<20}{item.mail_class:<15}{item.method:<8}{len(item.deliveries):<10}{after:<15}"
+            row = _row(item.event_type, item.mail_class, item.method, str(len(item.deliveries)), after)
             fault = item.fault(self.delay)
             faults += [f"{item.event_type} {fault}"] if fault else []
-            out.line(row + out.bad(fault))
+            out.line(f"{row}  {out.bad(fault)}" if fault else row)
         out.line()
         took = time.monotonic() - self._started
         if problem or faults:
@@ -136,3 +151,7 @@ class Screen:
         )
         out.line(f"Next: {out.bold('kasplo-notify up')} runs it for real; README.md shows emit().")
         return 0
+
+
+def _row(event_type: str, mail_class: str, method: str, attempts: str, after: str) -> str:
+    return f"  {event_type:<20}{mail_class:<15}{method:<8}{attempts:<10}{after:>13}"

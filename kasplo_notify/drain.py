@@ -145,6 +145,8 @@ class Drain:
         queues = list(self._held.values())
         for held in queues:
             self._sender.list(held)
+            # More may have come due while answers are waited for.
+            held.exhausted = held.exhausted and not held.in_flight
         if not queues:
             return
         reply = await self._line.ask(Call("renew", [self._token, int(lease * 1000), *self._held]))
@@ -288,7 +290,7 @@ class Drain:
             return
         args: list[Any] = [self._token, self._gear.default_delay_ms]
         for held, wants in hungry:
-            args += (held.queue, held.last_id, wants, held.last_score, wants)
+            args += (held.queue, held.last_id, wants, held.last_score, wants + held.ties)
         reply = await self._line.ask(Call("read", args))
         if reply is None:
             return

@@ -116,13 +116,16 @@ class EmbeddedServer:
         except OSError as error:
             self.stop()
             what = f"{datadir.reason(error)}: {error.filename or program}"
-            raise ConfigError(
-                f"The embedded server cannot be started in {self._data_dir} ({what})."
-            ) from error
+            raise ConfigError(f"The embedded server cannot be started in {self._data_dir} ({what}).") from error
         except BaseException:
             self.stop()
             raise
         logger.info("started %s (pid %s) in %s", program, self.pid, self._data_dir)
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self._data_dir / "server.log"
 
     @property
     def alive(self) -> bool:

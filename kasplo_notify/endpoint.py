@@ -100,9 +100,7 @@ class Endpoint:
         except orjson.JSONDecodeError as error:
             raise EndpointError("a stored endpoint is not JSON; remove it and add it again") from error
         if type(record) is not dict or record.get("v") != _VERSION:
-            raise EndpointError(
-                "a stored endpoint has a format that this version does not know; upgrade the workers"
-            )
+            raise EndpointError("a stored endpoint has a format that this version does not know; upgrade the workers")
         name = record.get("name")
         values: dict[str, Any] = {}
         for key, read in _READERS.items():
@@ -111,9 +109,7 @@ class Endpoint:
             try:
                 values[key] = read(record[key])
             except (EndpointError, TypeError, ValueError) as error:
-                raise EndpointError(
-                    f"the stored endpoint {shown(name)} has a broken {key}: {error}"
-                ) from error
+                raise EndpointError(f"the stored endpoint {shown(name)} has a broken {key}: {error}") from error
         if not {"name", "url"} <= values.keys():
             raise EndpointError(f"the stored endpoint {shown(name)} lacks its name or its url")
         return cls(**values)
@@ -126,9 +122,7 @@ def check_name(name: object) -> str:
         EndpointError: It is not `[a-z0-9_-]{1,64}`.
     """
     if type(name) is not str or not _NAME.fullmatch(name):
-        raise EndpointError(
-            f"an endpoint's name has 1 to 64 lower-case letters, digits, '-' or '_', not {shown(name)}"
-        )
+        raise EndpointError(f"an endpoint's name has 1 to 64 lower-case letters, digits, '-' or '_', not {shown(name)}")
     return name
 
 

@@ -15,7 +15,6 @@ A message is one sentence or two: what was wrong, where, what to do. What a subs
 fails to answer, is a value (`transport.Outcome`) and never an exception. Messages quote what was given with
 `shown`, and guess what was meant with `nearest`.
 """
-# ruff: noqa: N818 - the names say what happened; they are part of the contract with callers
 
 from collections.abc import Iterable
 

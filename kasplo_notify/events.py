@@ -123,9 +123,7 @@ def check_event_id(value: object) -> str:
     """
     if type(value) is str and _EVENT_ID.fullmatch(value):
         return value
-    message = (
-        f"event_id must be 1 to 64 printable ASCII characters, no space or dot among them, not {shown(value)}"
-    )
+    message = f"event_id must be 1 to 64 printable ASCII characters, no space or dot among them, not {shown(value)}"
     raise InvalidEvent(message, field="event_id")
 
 
@@ -135,9 +133,7 @@ def _unknown_type(given: object) -> InvalidEvent:
         return InvalidEvent(message, field="event_type")
     meant = nearest(given, EVENT_TYPES)
     hint = f"did you mean {meant}?" if meant else f"the types are {', '.join(EVENT_TYPES)}"
-    return InvalidEvent(
-        f"event_type {shown(given)} is unknown; {hint}", event_type=given[:60], field="event_type"
-    )
+    return InvalidEvent(f"{given[:60]!a} is not an event type; {hint}", event_type=given[:60], field="event_type")
 
 
 def _as_dict(table: _Table, fields: object) -> dict[str, object]:
@@ -153,7 +149,7 @@ def _missing(table: _Table, fields: Mapping[str, object]) -> InvalidEvent:
     for name in islice(fields, 50):
         known = not isinstance(name, str) or name == "event_type" or name in table.names
         if not known and (meant := nearest(name, missing)):
-            message += f"; did you mean {meant} by {shown(name)}?"
+            message += f"; did you mean {meant} by {name[:60]!a}?"
             break
     return InvalidEvent(message, event_type=table.name, field=missing[0])
 
@@ -165,9 +161,7 @@ def _refuse_unknown(table: _Table, fields: Mapping[str, object]) -> None:
         if name != "event_type":
             raise _unknown_field(table, name)
         if fields[name] != table.name:
-            message = (
-                f"{table.name}: event_type is {shown(fields[name])} among the fields; give one or the other"
-            )
+            message = f"{table.name}: event_type is {shown(fields[name])} among the fields; give one or the other"
             raise InvalidEvent(message, event_type=table.name, field="event_type")
 
 
@@ -183,7 +177,7 @@ def _unknown_field(table: _Table, name: object) -> InvalidEvent:
         hint = f"did you mean {meant}?"
     else:
         hint = f"the fields are {', '.join(row[0] for row in table.rows)}"
-    message = f"{table.name}: {shown(name)} is not a field; {hint}"
+    message = f"{table.name}: {name[:60]!a} is not a field; {hint}"
     return InvalidEvent(message, event_type=table.name, field=name[:60])
 
 

@@ -48,9 +48,7 @@ def text(value: object) -> str:
             raise _not("a string", value)
         value = str.__str__(value)
     if len(value) > MAX_BODY_BYTES:
-        raise WrongValueError(
-            f"has {len(value)} characters; a whole event may have {MAX_BODY_BYTES} bytes of JSON"
-        )
+        raise WrongValueError(f"has {len(value)} characters; a whole event may have {MAX_BODY_BYTES} bytes of JSON")
     return value
 
 
@@ -72,9 +70,7 @@ def _id(value: object) -> str:
         raise _not("a string (or an int)", value)
     value = text(value)
     if control := _CONTROL.search(value):
-        raise WrongValueError(
-            f"holds the control character {control[0]!a} at position {control.start()}; remove it"
-        )
+        raise WrongValueError(f"holds the control character {control[0]!a} at position {control.start()}; remove it")
     return value
 
 
@@ -137,9 +133,7 @@ def _any_time(value: object, expected: str) -> float:
     """A datetime or a subclass of int or float as seconds; a plain number comes here only to be refused."""
     if isinstance(value, datetime):
         if value.utcoffset() is None:
-            raise WrongValueError(
-                "must not be a datetime without a time zone: which one it means is anyone's guess"
-            )
+            raise WrongValueError("must not be a datetime without a time zone: which one it means is anyone's guess")
         seconds: float = value.timestamp()
     elif isinstance(value, float):
         seconds = float.__float__(value)
@@ -150,9 +144,7 @@ def _any_time(value: object, expected: str) -> float:
     if 0 <= seconds <= MAX_SECONDS:
         return seconds
     late = MAX_SECONDS < seconds <= MAX_SECONDS * 1000
-    raise _not(
-        f"{expected}, from 0 to {MAX_SECONDS}", value, "; these look like milliseconds" if late else ""
-    )
+    raise _not(f"{expected}, from 0 to {MAX_SECONDS}", value, "; these look like milliseconds" if late else "")
 
 
 def _bool(value: object) -> bool:
@@ -182,9 +174,7 @@ def _bounce_type(value: object) -> str:
     if isinstance(value, str) and value in BOUNCE_TYPES:
         return str.__str__(value)
     given = value.lower() if isinstance(value, str) else ""
-    meant = [
-        f'; did you mean "{letter}"?' for letter, word in BOUNCE_TYPES.items() if given in (letter, word)
-    ]
+    meant = [f'; did you mean "{letter}"?' for letter, word in BOUNCE_TYPES.items() if given in (letter, word)]
     raise _not('"h" (hard), "s" (soft) or "o" (other)', value, "".join(meant))
 
 

@@ -48,12 +48,10 @@ _PRIVATE_SUFFIXES = (
 # RFC 7686 and RFC 6761: never resolve in DNS.
 _DEAD_SUFFIXES = ("onion", "invalid", "arpa")
 
-_AddrInfo: TypeAlias = tuple[
-    int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]
-]
+_AddrInfo: TypeAlias = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
 
 
-class AddressBlocked(OSError):  # noqa: N818 - the name says what happened
+class AddressBlocked(OSError):
     """The guard refused to dial an address. The message says which, and what it is."""
 
     def __init__(self, message: str) -> None:
@@ -73,8 +71,7 @@ class EgressGuard:
         self._deny_ports = frozenset(config.deny_ports)
         self._https_only = config.https_only
         self._loopback_allowed = any(
-            _narrowest(self._allow, address) >= 0
-            for address in (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+            _narrowest(self._allow, address) >= 0 for address in (IPv4Address("127.0.0.1"), IPv6Address("::1"))
         )
 
     def check_url(self, url: object) -> str:
@@ -159,9 +156,7 @@ class EgressGuard:
     def _literal_v4(self, host: str, port: int) -> None:
         # 0x7f.1, 0177.0.0.1 and 2130706433 are all 127.0.0.1 to some resolver, and something else to another.
         if not _CANONICAL_V4.fullmatch(host) or parse(host) is None:
-            raise EndpointError(
-                f"{shown(host)} is not a host name; write an IPv4 address as four decimal numbers"
-            )
+            raise EndpointError(f"{shown(host)} is not a host name; write an IPv4 address as four decimal numbers")
         self._literal(host, port)
 
     def _literal(self, address: str, port: int) -> None:
@@ -178,14 +173,10 @@ class EgressGuard:
             raise EndpointError(f"{host} never resolves; give the name that the server has in DNS")
         if host in _LOOPBACK_NAMES or _under(host, ("localhost",)):
             if not self._loopback_allowed:
-                raise EndpointError(
-                    f'{host} is this machine; egress.allow = ["127.0.0.0/8", "::1/128"] permits it'
-                )
+                raise EndpointError(f'{host} is this machine; egress.allow = ["127.0.0.0/8", "::1/128"] permits it')
         # What such a name resolves to has to be in egress.allow when it is dialled.
         elif (len(labels) == 1 or _under(host, _PRIVATE_SUFFIXES)) and not self._allow:
-            raise EndpointError(
-                f"{host} is a name inside a private network; put its network into egress.allow"
-            )
+            raise EndpointError(f"{host} is a name inside a private network; put its network into egress.allow")
         if port in self._deny_ports and not self._allow:
             raise EndpointError(f"port {port} is on the list egress.deny_ports")
 
@@ -255,6 +246,4 @@ def _under(host: str, suffixes: Iterable[str]) -> bool:
 def _narrowest(networks: Iterable[Network], address: Address) -> int:
     """The prefix length of the narrowest of `networks` that holds `address`; -1 when none does."""
     version = 4 if isinstance(address, IPv4Address) else 6
-    return max(
-        (each.prefixlen for each in networks if each.version == version and address in each), default=-1
-    )
+    return max((each.prefixlen for each in networks if each.version == version and address in each), default=-1)

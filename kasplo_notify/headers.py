@@ -50,7 +50,7 @@ def parse_header(line: str) -> tuple[str, str]:
     """
     name, colon, value = line.partition(":")
     if not colon:
-        raise EndpointError(f"a header is written 'Name: value', not {shown(line)}")
+        raise EndpointError("a header is written 'Name: value'; there is no colon in it")
     return check_headers([(name, value.strip(" \t"))])[0]
 
 
@@ -68,9 +68,7 @@ def check_headers(pairs: Iterable[Iterable[object]]) -> tuple[tuple[str, str], .
         name, value = pair
         name = _check_header_name(name)
         if type(value) is not str or not _VALUE.fullmatch(value):
-            raise EndpointError(
-                f"the value of the header {name} has characters outside printable ASCII; encode them"
-            )
+            raise EndpointError(f"the value of the header {name} has characters outside printable ASCII; encode them")
         if len(value) > MAX_VALUE_BYTES:
             raise EndpointError(f"the value of the header {name} is over {MAX_VALUE_BYTES} bytes")
         if value != value.strip(" "):
@@ -117,7 +115,5 @@ def _check_header_name(name: object) -> str:
     if canonical in _HOP_BY_HOP:
         raise EndpointError(f"the header {name} belongs to one connection, not to an endpoint; leave it out")
     if canonical in _METADATA or canonical.startswith(_METADATA_PREFIXES):
-        raise EndpointError(
-            f"the header {name} opens cloud metadata services and is refused; choose another name"
-        )
+        raise EndpointError(f"the header {name} opens cloud metadata services and is refused; choose another name")
     return name

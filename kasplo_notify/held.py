@@ -11,6 +11,7 @@ from kasplo_notify.window import Window
 # Deaths of drains without a settle after which a queue is delivered one event at a time; and deaths with the same
 # event alone in flight after which that event is given up.
 SINGLE_AFTER, POISON_AFTER = 2, 3
+READ_AHEAD = 128
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class Held:
     _fresh: deque[Item] = field(default_factory=deque)
     _again: deque[Item] = field(default_factory=deque)
     _refs: set[bytes] = field(default_factory=set)
+    _ties: int = 0
 
     @property
     def single(self) -> bool:
@@ -122,10 +124,20 @@ class Held:
         """How many events of each kind to read ahead; 0 while there are enough."""
         if self.closing or self.exhausted or self.buffered > self.limit // 2:
             return 0
-        return min(128, max(1, 2 * self.limit - self.buffered))
+        return min(READ_AHEAD, max(1, 2 * self.limit - self.buffered))
+
+    @property
+    def ties(self) -> int:
+        """Retries already read that the next read finds again, as they have the score that it begins with."""
+        return self._ties
 
     def add(self, rows: Sequence[Sequence[bytes]], asked: int) -> list[Item]:
-        """Take a reply of `claim` or `read`; returns the items that are new, in order."""
+        """Take a reply of `claim` or `read`; returns the items that are new, in order.
+
+        Args:
+            rows: The events of the reply.
+            asked: How many new events were asked for, and retries beside :attr:`ties`.
+        """
         items = []
         fresh = again = 0
         for row in rows:
@@ -134,11 +146,12 @@ class Held:
                 fresh += 1
                 self.last_id = item.ref.decode()
             else:
-                again += 1
-                self.last_score = row[2].decode()
-                # Scores are not unique: the last one read is asked for again.
                 if item.ref in self._refs:
                     continue
+                again += 1
+                score = row[2].decode()
+                self._ties = self._ties + 1 if score == self.last_score else 1
+                self.last_score = score
                 self._refs.add(item.ref)
             items.append(item)
         self.exhausted = fresh < asked and again < asked

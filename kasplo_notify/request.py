@@ -30,7 +30,7 @@ _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 
 
-class UnbuildableEvent(ValueError):  # noqa: N818 - the name says what happened
+class UnbuildableEvent(ValueError):
     """A stored event from which no request can be made: a dead letter, with this message as its reason."""
 
 

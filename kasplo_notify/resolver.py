@@ -33,9 +33,7 @@ class PooledResolver(AbstractResolver):
         )
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         results = [
-            ResolveResult(
-                hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric
-            )
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
             for kind, _, protocol, _, address in found
             if kind in (socket.AF_INET, socket.AF_INET6)
         ]

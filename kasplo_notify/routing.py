@@ -15,6 +15,8 @@ import orjson
 from kasplo_notify.endpoint import Endpoint
 
 ANY, DEFAULT = "*", "default"
+# What an event may carry as its mail class without naming one.
+_SPECIAL = (ANY, DEFAULT, "")
 # Pairs of mail class and type that a producer remembers the way of. Mail classes come from outside.
 _REMEMBERED = 4096
 
@@ -69,6 +71,10 @@ class RouteTable:
     def __init__(self, version: str, routes: Iterable[Route]) -> None:
         self.version = version
         self._routes = tuple(routes)
+        self._by_class: dict[str, list[Route]] = {}
+        for route in self._routes:
+            for mail_class in route.mail_classes:
+                self._by_class.setdefault(mail_class, []).append(route)
         self.match = lru_cache(maxsize=_REMEMBERED)(self._match)
 
     @classmethod
@@ -79,14 +85,24 @@ class RouteTable:
             ValueError: The stored routes are not readable.
         """
         rows = orjson.loads(stored) if stored else []
-        routes = (
+        routes = [
             Route(name, tuple(classes), tuple(types), int(queues), delay)
             for name, classes, types, queues, delay in rows
-        )
+        ]
+        if not all(isinstance(route.endpoint, str) and route.queues > 0 for route in routes):
+            raise ValueError("a route without a name or without queues")
         return cls((version or b"0").decode(), routes)
 
     def _match(self, mail_class: str, event_type: str) -> tuple[Route, ...]:
-        return tuple(match.route for match in self.explain(mail_class, event_type) if match.matched)
+        """The routes that :meth:`explain` matches, without a look at every endpoint: a new mail class is common."""
+        mail_class = mail_class.lower()
+        named = [] if mail_class in _SPECIAL else self._taking(mail_class, event_type)
+        others = self._taking(ANY, event_type) + ([] if named else self._taking(DEFAULT, event_type))
+        found = {route.endpoint: route for route in (*named, *others)}
+        return tuple(found[endpoint] for endpoint in sorted(found))
+
+    def _taking(self, mail_class: str, event_type: str) -> list[Route]:
+        return [route for route in self._by_class.get(mail_class, ()) if route.takes_type(event_type)]
 
     def explain(self, mail_class: str, event_type: str) -> list[Match]:
         """Every endpoint with the reason why it gets, or does not get, events of this class and type.
@@ -96,7 +112,7 @@ class RouteTable:
             event_type: One of the seven types.
         """
         mail_class = mail_class.lower()
-        named = {route.endpoint for route in self._routes if self._named(route, mail_class, event_type)}
+        named = set() if mail_class in _SPECIAL else {route.endpoint for route in self._taking(mail_class, event_type)}
         matches = []
         for route in self._routes:
             if not route.takes_type(event_type):
@@ -116,11 +132,6 @@ class RouteTable:
                     Match(route, matched=True, reason="is a default, and no other endpoint names this mail class")
                 )
         return matches
-
-    @staticmethod
-    def _named(route: Route, mail_class: str, event_type: str) -> bool:
-        special = mail_class in (ANY, DEFAULT, "")
-        return not special and mail_class in route.mail_classes and route.takes_type(event_type)
 
 
 def dump_routes(endpoints: Iterable[Endpoint]) -> bytes:

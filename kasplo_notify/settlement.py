@@ -32,6 +32,7 @@ class Settlement:
         self._config = config
         self._token = token
         self._results: list[Result] = []
+        self._sent = 0
         self._oldest = 0.0
 
     def __len__(self) -> int:
@@ -64,15 +65,18 @@ class Settlement:
             int(config.health.pause_after * 1000),
             BLOCKED_AFTER_MS,
         ]
-        for result in self._results[:BATCH]:
+        # Results go on arriving while this is on its way.
+        self._sent = min(BATCH, len(self._results))
+        for result in self._results[: self._sent]:
             args += _row(result)
         return Call("settle", args)
 
     def done(self) -> None:
-        """The oldest batch is in Redis."""
-        for result in self._results[:BATCH]:
+        """What the last :meth:`call` was made for is in Redis."""
+        for result in self._results[: self._sent]:
             result.held.settled(result.item)
-        del self._results[:BATCH]
+        del self._results[: self._sent]
+        self._sent = 0
 
 
 def _row(result: Result) -> tuple[Arg, ...]:

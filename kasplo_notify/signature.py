@@ -66,8 +66,7 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float, tol
         return False
     expected = sign([secret], event_id, int(stamp), body).encode()
     return any(
-        hmac.compare_digest(expected, candidate.encode())
-        for candidate in given.get("webhook-signature", "").split(" ")
+        hmac.compare_digest(expected, candidate.encode()) for candidate in given.get("webhook-signature", "").split(" ")
     )
 
 

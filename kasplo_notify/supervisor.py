@@ -25,9 +25,7 @@ __all__ = ["Supervisor", "run_workers", "watch_parent", "worker_command"]
 logger = logging.getLogger("kasplo_notify.supervisor")
 
 _MAX_DELAY_S = 30.0
-_SETTLED_S = (
-    60.0  # a child that lived this long did not die at its start; its next death starts the backoff anew
-)
+_SETTLED_S = 60.0  # a child that lived this long did not die at its start; its next death starts the backoff anew
 _GRACE_S = 60.0  # above the longest request and its settling; then SIGKILL
 _BURST_STARTS = 3
 
@@ -117,6 +115,9 @@ class Supervisor:
     def stop(self) -> None:
         """Ask all children to finish what is in flight and end; go on polling until they have."""
         if self._stopping_since is None:
+            for child in self._children:
+                if child.process is None and self._wanted(child):
+                    child.exit_code = None  # it waits for its restart: what it died of is not the result
             self._stopping_since = self._clock()
             for child in self._children:
                 if child.process is not None and child.process.stdin is not None:
@@ -141,7 +142,7 @@ class Supervisor:
             self.start()
             try:
                 while self.poll():
-                    signals.wait(self._pause())
+                    signals.wait(self.pause())
                     if signals.stops > 1:
                         self.kill()
                     elif signals.stops:
@@ -212,12 +213,10 @@ class Supervisor:
         else:
             logger.warning("worker %d ended with %s; next start in %g s", child.number, _how(code), delay)
 
-    def _pause(self) -> float:
+    def pause(self) -> float:
         """Seconds until `poll` has something to do unless a signal comes first."""
         now = self._clock()
-        due = [
-            child.start_at - now for child in self._children if child.process is None and self._wanted(child)
-        ]
+        due = [child.start_at - now for child in self._children if child.process is None and self._wanted(child)]
         return min([1.0, *due])
 
 

@@ -19,7 +19,7 @@ from yarl import URL
 
 from kasplo_notify.config import Config
 from kasplo_notify.errors import EndpointError
-from kasplo_notify.exchange import Exchange, Peer
+from kasplo_notify.exchange import Clock, Exchange, Peer
 from kasplo_notify.failures import connect_failure
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.outcome import Outcome
@@ -60,12 +60,14 @@ class Transport:
         self._targets: dict[str, _Target] = {}
         self._limits: dict[float, ClientTimeout] = {}
         self._loop: asyncio.AbstractEventLoop
+        self._clock: Clock
         self._connector: _Connector | None = None
         self._resolver: PooledResolver | None = None
 
     async def start(self) -> None:
         """Load the certificates and open the pool; to be called on the event loop that will send."""
         self._loop = asyncio.get_running_loop()
+        self._clock = Clock(self._loop)
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
@@ -86,6 +88,7 @@ class Transport:
         resolver, self._resolver = self._resolver, None
         self._targets.clear()
         if connector is not None:
+            self._clock.close()
             await connector.close()
         if resolver is not None:
             await resolver.close()
@@ -96,7 +99,7 @@ class Transport:
         `timeout` is in seconds and for the whole exchange, connecting included. Once the headers of an answer
         are in, its body gets 2 s of what is left.
         """
-        exchange = Exchange(self._loop, timeout)
+        exchange = Exchange(self._loop, self._clock, timeout)
         try:
             target = self._target(request.url)
             wire = _wire(request, target)

@@ -94,9 +94,7 @@ def decide(outcome: Outcome, progress: Progress, policy: Policy, now_s: float, r
     if scheduled is None and not free:
         return Verdict(action="dead", reason="attempts_used_up", endpoint_wait=wait, strikes=not throttled)
     delay = max(delay, wait or 0.0)
-    return Verdict(
-        action="retry", reason=reason, delay=delay, free=free, endpoint_wait=wait, strikes=not throttled
-    )
+    return Verdict(action="retry", reason=reason, delay=delay, free=free, endpoint_wait=wait, strikes=not throttled)
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:

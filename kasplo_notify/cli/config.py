@@ -1,0 +1,77 @@
+"""`config ...`: what is configured, and where it comes from."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from kasplo_notify.cli.root import Group
+from kasplo_notify.cli.session import Session, pass_session
+from kasplo_notify.cli.text import counted, document, table
+from kasplo_notify.config import toml
+
+_WIDEST: Final = 60
+
+
+@click.group(cls=Group)
+def config() -> None:
+    r"""Check and show the configuration.
+
+    \b
+    Example: kasplo-notify config show
+    """
+
+
+@config.command()
+@pass_session
+def check(session: Session) -> None:
+    r"""Read the configuration as every command does; exit code 3 and one sentence when it is wrong.
+
+    \b
+    Example: kasplo-notify --config /etc/kasplo.toml config check
+    """
+    loaded = session.config
+    given = [setting for setting in loaded.describe() if setting.source != "default"]
+    origin = f"file {loaded.file}" if loaded.file else "no file"
+    click.echo(f"The configuration is in order: {origin}, {counted(len(given), 'key')} given, the others at defaults.")
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@pass_session
+def show(session: Session, *, as_json: bool) -> None:
+    r"""Show every key with its value and where that was given; secrets are not shown.
+
+    \b
+    Example: KASPLO_DELIVERY__DELAY=5 kasplo-notify config show
+    """
+    settings = session.config.describe()
+    if as_json:
+        document(
+            [
+                {
+                    "key": setting.key,
+                    "value": _plain(setting.value),
+                    "default": _plain(setting.default),
+                    "source": setting.source,
+                    "comment": setting.comment,
+                }
+                for setting in settings
+            ]
+        )
+        return
+    rows = [[setting.key, _short(setting.value), setting.source] for setting in settings]
+    table(["KEY", "VALUE", "FROM"], rows)
+
+
+def _short(value: object) -> str:
+    text = toml(value)
+    if len(text) <= _WIDEST:
+        return text
+    if isinstance(value, tuple):
+        return f"{text[: _WIDEST - 20].rpartition(',')[0]}, ...] ({len(value)} items)"
+    return f"{text[: _WIDEST - 4]}..."
+
+
+def _plain(value: object) -> Any:
+    return str(value) if isinstance(value, Path) else value

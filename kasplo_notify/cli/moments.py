@@ -1,0 +1,56 @@
+"""Times as an operator gives and reads them."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhdw])", re.ASCII | re.IGNORECASE)
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """A point in time, in Unix milliseconds: ISO 8601, or how long ago (`90s`, `30m`, `2h`, `3d`, `1w`)."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip()
+        if ago := _AGO.fullmatch(text):
+            return int((time.time() - float(ago[1]) * _SECONDS[ago[2].lower()]) * 1000)
+        try:
+            # Without a zone it is local time, as the lists show it.
+            return max(0, int(datetime.fromisoformat(text).astimezone().timestamp() * 1000))
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is neither ISO 8601 (2026-01-31T12:00) nor a time ago (30m, 2h, 3d).", param, ctx)
+
+
+def local(ms: float) -> str:
+    """Unix milliseconds as local time, for people."""
+    try:
+        return datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
+def iso(ms: float) -> str | None:
+    """Unix milliseconds as ISO 8601 in UTC, for programs; None for 0, which stands for never."""
+    try:
+        moment = datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") if ms else None
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units: `45 s`, `3 h 20 min`."""
+    rest = max(0, round(seconds))
+    for unit, size, below, below_size in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if rest >= size:
+            more = rest % size // below_size
+            return f"{rest // size} {unit}" + (f" {more} {below}" if more else "")
+    return f"{rest} s"

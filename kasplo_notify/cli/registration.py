@@ -1,0 +1,234 @@
+"""`endpoint add`, `endpoint update`, `endpoint rotate-secret`: what writes an endpoint's record."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import click
+
+from kasplo_notify.catalogue import EVENT_TYPES
+from kasplo_notify.cli.errors import Refused
+from kasplo_notify.cli.moments import iso, local, span
+from kasplo_notify.cli.root import Command
+from kasplo_notify.cli.session import Session, pass_session
+from kasplo_notify.cli.states import record_json, record_rows
+from kasplo_notify.cli.text import document, fields
+from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.endpoint_checks import change_endpoint, make_endpoint
+from kasplo_notify.errors import EndpointError
+from kasplo_notify.headers import check_headers, parse_header
+from kasplo_notify.signature import check_secret, generate_secret
+from kasplo_notify.status import redis_ms
+
+_TYPES: Final = ", ".join(EVENT_TYPES)
+_MAX_OVERLAP_H: Final = 24 * 30
+_DEFAULT: Final = "default"
+
+
+class _Limit(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """A number, or the word `default`."""
+
+    name = "number"
+
+    def __init__(self, kind: type[float], *, may_be_default: bool) -> None:
+        self._kind = kind
+        self._may_be_default = may_be_default
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == _DEFAULT and self._may_be_default:
+            return _DEFAULT
+        try:
+            return self._kind(value)
+        except (ValueError, OverflowError):
+            what = "a whole number" if self._kind is int else "a number"
+            more = " or the word default" if self._may_be_default else ""
+            self.fail(f"{str(value)[:60]!r} is not {what}{more}.", param, ctx)
+
+
+def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that `add` and `update` share."""
+    seconds, whole = _Limit(float, may_be_default=update), _Limit(int, may_be_default=update)
+    reset = "; `default` = as configured" if update else ""
+    options = [
+        click.option("--method", type=click.Choice(["POST", "GET"], case_sensitive=False), help="POST or GET."),
+        click.option(
+            "--format",
+            type=click.Choice(["json", "form"], case_sensitive=False),
+            help="json: the event as a JSON body, with GET too. form: POST sends form fields, GET a query string.",
+        ),
+        click.option(
+            "--mail-class",
+            "mail_classes",
+            metavar="C",
+            multiple=True,
+            help="Mail class to take; repeatable. '*' = every class; default = what no other endpoint names.",
+        ),
+        click.option(
+            "--event-type", "event_types", metavar="T", multiple=True, help=f"Event type to take; repeatable: {_TYPES}."
+        ),
+        click.option("--header", "headers", metavar="'K: V'", multiple=True, help="Request header; repeatable."),
+        click.option(
+            "--secret", metavar="whsec_...|none", help="Signs the requests; none = unsigned. Else one is generated."
+        )
+        if not update
+        else click.option(
+            "--secret", metavar="whsec_...|none", help="Another secret at once; see rotate-secret for an overlap."
+        ),
+        click.option("--basic", metavar="USER:PASS", help="HTTP Basic authentication."),
+        click.option("--delay", type=seconds, metavar="S", help=f"Seconds from emit to the first attempt{reset}."),
+        click.option("--timeout", type=seconds, metavar="S", help=f"Seconds for a whole request{reset}."),
+        click.option("--max-in-flight", type=whole, metavar="N", help=f"Requests at once, over all workers{reset}."),
+        click.option("--queues", type=_Limit(int, may_be_default=False), metavar="N", help="Parts of its backlog."),
+    ]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@click.argument("url")
+@_record_options(update=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
+@pass_session
+def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: Any) -> None:
+    r"""Register a subscriber: NAME ([a-z0-9_-], at most 64) and the URL of its HTTP server.
+
+    From the moment this returns, every event that is emitted goes to it, if it takes the event's mail class and
+    type; without --mail-class it takes every class, without --event-type all types. Requests are signed
+    (Standard Webhooks) with a secret that is shown once, here.
+
+    \b
+    Example: kasplo-notify endpoint add crm https://crm.example.com/hook --mail-class promo
+    """
+    endpoint = make_endpoint(session.config, name=name, url=url, created_at=int(time.time()), **_given(options))
+    with session.registry() as registry:
+        registry.add(endpoint)
+    if as_json:
+        document(record_json(endpoint, secret=endpoint.secret))
+        return
+    click.echo(f"Endpoint {name} is registered.")
+    fields(record_rows(endpoint, session.config))
+    _show_secret(endpoint)
+    click.echo(f"Next, one signed sample: kasplo-notify endpoint test {name}")
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@click.option("--url", help="Where its events go.")
+@_record_options(update=True)
+@click.option("--all-event-types", is_flag=True, help="Take all event types.")
+@click.option("--no-headers", is_flag=True, help="Send no headers of its own.")
+@click.option("--no-basic", is_flag=True, help="No HTTP Basic authentication.")
+@pass_session
+def update(
+    session: Session, /, name: str, *, all_event_types: bool, no_headers: bool, no_basic: bool, **options: Any
+) -> None:
+    r"""Change what is given of an endpoint, and nothing else; workers follow within a second.
+
+    A repeatable option replaces all that there was.
+
+    \b
+    Example: kasplo-notify endpoint update crm --timeout 5 --header 'X-Tenant: 42'
+    """
+    changes = _given(options)
+    for key, cleared, empty in (
+        ("event_types", all_event_types, ()),
+        ("headers", no_headers, ()),
+        ("basic", no_basic, None),
+    ):
+        if cleared and key in changes:
+            raise Refused(f"The options to set and to clear the {key.replace('_', ' ')} exclude each other.")
+        if cleared:
+            changes[key] = empty
+    if not changes:
+        raise Refused(f"Nothing to change: give at least one option. See: kasplo-notify endpoint update {name} --help")
+    config = session.config
+    before: list[Endpoint] = []
+
+    def change(endpoint: Endpoint) -> Endpoint:
+        before[:] = [endpoint]
+        return change_endpoint(config, endpoint, **changes)
+
+    with session.registry() as registry:
+        after = registry.update(name, change)
+    old, new = dict(record_rows(before[0], config)), dict(record_rows(after, config))
+    rows = [
+        (key, f"{old.get(key, 'none')} -> {new.get(key, 'none')}")
+        for key in (*new, *(old.keys() - new.keys()))
+        if old.get(key) != new.get(key)
+    ]
+    if not rows and before[0] == after:
+        click.echo(f"Endpoint {name} is like that already.")
+        return
+    click.echo(f"Endpoint {name} is changed.")
+    fields(rows or [("changed", "a secret value, which is not shown")])
+
+
+@click.command("rotate-secret", cls=Command)
+@click.argument("name")
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, _MAX_OVERLAP_H),
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="How long requests carry a signature of the old secret as well; 0 = not at all.",
+)
+@click.option("--secret", metavar="whsec_...", help="The new secret; else one is generated.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
+@pass_session
+def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | None, as_json: bool) -> None:
+    r"""Sign the requests of an endpoint with a new secret, which is shown once, here.
+
+    Until the overlap ends requests carry two signatures, so the subscriber can change over at any time.
+
+    \b
+    Example: kasplo-notify endpoint rotate-secret crm --overlap 48
+    """
+    new = generate_secret() if secret is None else check_secret(secret)
+    with session.registry() as registry:
+        now_s = redis_ms(registry.store) // 1000
+        until = now_s + round(overlap * 3600)
+
+        def change(endpoint: Endpoint) -> Endpoint:
+            if endpoint.secret == new:
+                raise EndpointError(f"endpoint {name!r} signs with this secret already; give another one")
+            old = endpoint.secret if overlap else None
+            return replace(endpoint, secret=new, old_secret=old, old_secret_until=until if old else 0)
+
+        endpoint = registry.update(name, change)
+    if as_json:
+        document({"name": name, "secret": new, "old_secret_until": iso(endpoint.old_secret_until * 1000)})
+        return
+    click.echo(f"Endpoint {name} has a new secret.")
+    _show_secret(endpoint)
+    if endpoint.old_secret:
+        ends = local(endpoint.old_secret_until * 1000)
+        click.echo(f"The one before signs as well for {span(overlap * 3600)}, until {ends}.")
+    else:
+        click.echo("It alone signs from now on.")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as `endpoint_checks` takes them."""
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    given = {name: None if value == _DEFAULT and name in _RESETTABLE else value for name, value in given.items()}
+    if "headers" in given:
+        given["headers"] = check_headers(parse_header(line) for line in given["headers"])
+    return given
+
+
+_RESETTABLE: Final = ("delay", "timeout", "max_in_flight")
+
+
+def _show_secret(endpoint: Endpoint) -> None:
+    if endpoint.secret is None:
+        click.echo("Its requests are not signed: the subscriber cannot tell who sent them.")
+    else:
+        click.echo(f"Secret, shown only this once: {endpoint.secret}")

@@ -1,0 +1,120 @@
+"""An endpoint's state in words, and its record without its secrets; for lists and for JSON."""
+
+import time
+from typing import Any, Final
+
+from kasplo_notify.cli.moments import iso, local, span
+from kasplo_notify.cli.text import Cell, Painted, masked_basic, masked_header, masked_secret
+from kasplo_notify.config import Config
+from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.status import EndpointStatus
+
+_COLOURS: Final = {
+    "active": "green",
+    "failing": "yellow",
+    "waiting": "yellow",
+    "removing": "yellow",
+    "breaker_open": "red",
+    "paused": "red",
+    "broken": "red",
+}
+
+
+def state_cell(status: EndpointStatus) -> Painted:
+    """The state for a table."""
+    return Painted(in_words(status), _COLOURS[status.state])
+
+
+def in_words(status: EndpointStatus) -> str:
+    """The state as a sentence has it."""
+    health, now = status.health, status.now_ms
+    match status.state:
+        case "broken":
+            return "broken: its record is not readable"
+        case "removing":
+            return "being removed"
+        case "paused":
+            since = f" since {local(health.paused_at)}" if health.paused_at else ""
+            return f"paused: {status.pause_reason}{since}"
+        case "breaker_open":
+            wait = (health.probe_at - now) / 1000
+            return f"breaker open, next probe {f'in {span(wait)}' if wait > 0 else 'now'}"
+        case "waiting":
+            return f"waiting until {local(health.not_before)}, as it asked"
+        case "failing":
+            return f"active, {health.fails} failed in a row"
+        case state:
+            return state
+
+
+def state_json(status: EndpointStatus) -> dict[str, Any]:
+    """The state for programs."""
+    health = status.health
+    return {
+        "state": status.state,
+        "paused_reason": health.paused or None,
+        "paused_at": iso(health.paused_at),
+        "next_probe_at": iso(health.probe_at) if health.open else None,
+        "not_before": iso(health.not_before) if health.not_before > status.now_ms else None,
+        "failures_in_a_row": health.fails,
+        "failing_since": iso(health.failing_since),
+        "broken": status.broken or None,
+    }
+
+
+def record_json(endpoint: Endpoint, *, secret: str | None = None) -> dict[str, Any]:
+    """The record for programs; `secret` is what may be shown of the secret this once."""
+    return {
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "method": endpoint.method,
+        "format": endpoint.format,
+        "mail_classes": list(endpoint.mail_classes),
+        "event_types": list(endpoint.event_types),
+        "headers": {name: masked_header(name, value) for name, value in endpoint.headers},
+        "secret": secret or (masked_secret(endpoint.secret) if endpoint.secret else None),
+        "old_secret_until": iso(endpoint.old_secret_until * 1000),
+        "basic": masked_basic(endpoint.basic) if endpoint.basic is not None else None,
+        "delay": endpoint.delay,
+        "timeout": endpoint.timeout,
+        "max_in_flight": endpoint.max_in_flight,
+        "queues": endpoint.queues,
+        "retry_delays": None if endpoint.retry_delays is None else list(endpoint.retry_delays),
+        "created_at": iso(endpoint.created_at * 1000),
+    }
+
+
+def record_rows(endpoint: Endpoint, config: Config) -> list[tuple[str, Cell]]:
+    """The record for people, its defaults filled in."""
+    delivery = config.delivery
+
+    def number(own: float | None, default: float, unit: str = "") -> str:
+        return f"{default:g}{unit} (default)" if own is None else f"{own:g}{unit}"
+
+    rows: list[tuple[str, Cell]] = [
+        ("url", endpoint.url),
+        ("method", endpoint.method),
+        ("format", endpoint.format),
+        ("mail classes", ", ".join(endpoint.mail_classes)),
+        ("event types", ", ".join(endpoint.event_types) or "all"),
+        *((f"header {name}", masked_header(name, value)) for name, value in endpoint.headers),
+        ("secret", _secret(endpoint)),
+        *([("basic", masked_basic(endpoint.basic))] if endpoint.basic is not None else []),
+        ("delay", number(endpoint.delay, delivery.delay, " s")),
+        ("timeout", number(endpoint.timeout, delivery.timeout, " s")),
+        ("max in flight", number(endpoint.max_in_flight, delivery.max_in_flight)),
+        ("queues", str(endpoint.queues)),
+    ]
+    if endpoint.retry_delays is not None:
+        rows.append(("retry delays", ", ".join(f"{each:g}" for each in endpoint.retry_delays) + " s"))
+    if endpoint.created_at:
+        rows.append(("registered", local(endpoint.created_at * 1000)))
+    return rows
+
+
+def _secret(endpoint: Endpoint) -> str:
+    if endpoint.secret is None:
+        return "none: requests are not signed"
+    if endpoint.old_secret is None or endpoint.old_secret_until <= time.time():
+        return masked_secret(endpoint.secret)
+    return f"{masked_secret(endpoint.secret)}, and the one before until {local(endpoint.old_secret_until * 1000)}"

@@ -1,0 +1,192 @@
+"""How things stand: endpoints with their backlog and health, counters, workers. Reads Redis, changes nothing."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.registry import Backlog, Health, Registry, unknown_endpoint
+from kasplo_notify.store import Store
+
+_PAGE = 500
+# What the scripts write as the reason of a pause, for people.
+_PAUSED = {
+    "operator": "by an operator",
+    "gone": "gone (it answered 410)",
+    "blocked": "blocked by the egress guard",
+    "failing": "failing for too long",
+    "broken": "its record is not readable",
+    "unregistered": "its record is missing",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointStatus:
+    """One endpoint.
+
+    Attributes:
+        name: Its name.
+        endpoint: Its record; None when that is not readable.
+        broken: Why not; empty otherwise.
+        health: What the workers know of it.
+        backlog: Its events.
+        now_ms: When this was read, Unix milliseconds by Redis' clock.
+    """
+
+    name: str
+    endpoint: Endpoint | None
+    broken: str
+    health: Health
+    backlog: Backlog
+    now_ms: int
+
+    @property
+    def state(self) -> str:
+        """A stable word: broken, removing, paused, breaker_open, waiting, failing or active."""
+        health = self.health
+        if self.broken:
+            return "broken"
+        if health.paused == "removing" or (self.endpoint is not None and self.endpoint.removing):
+            return "removing"
+        if health.paused:
+            return "paused"
+        if health.open:
+            return "breaker_open"
+        if health.not_before > self.now_ms:
+            return "waiting"
+        return "failing" if health.fails else "active"
+
+    @property
+    def pause_reason(self) -> str:
+        """Why it is paused, for people."""
+        return _PAUSED.get(self.health.paused, self.health.paused)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """Everything.
+
+    Attributes:
+        now_ms: When this was read, Unix milliseconds by Redis' clock.
+        endpoints: In alphabetical order.
+        counters: What the scripts count over all endpoints: emitted, unrouted, dropped.
+        idle: Worker processes that wait.
+        busy: Worker processes that deliver.
+    """
+
+    now_ms: int
+    endpoints: tuple[EndpointStatus, ...]
+    counters: Mapping[str, int]
+    idle: int
+    busy: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request that was made; failures are all kept, successes are sampled.
+
+    Attributes:
+        at_ms: When its outcome was stored, Unix milliseconds.
+        event_id: The event.
+        number: 1, 2, ...
+        status: The HTTP status; None when there was no answer.
+        ms: Milliseconds that it took.
+        result: delivered, retry, pause or dead.
+        reason: A stable word.
+        detail: The same for people.
+        excerpt: The first bytes of the answer.
+    """
+
+    at_ms: int
+    event_id: str
+    number: int
+    status: int | None
+    ms: int
+    result: str
+    reason: str
+    detail: str
+    excerpt: bytes
+
+
+def read_overview(registry: Registry, only: str | None = None) -> Overview:
+    """How things stand, for all endpoints or for one.
+
+    Raises:
+        UnknownEndpoint: There is no endpoint `only`.
+        StorageUnavailable: Redis does not answer.
+    """
+    store, keys = registry.store, registry.store.keys
+    _, endpoints, broken = registry.read()
+    reasons = {each.name: each.reason for each in broken}
+    names = sorted([*endpoints, *reasons])
+    if only is not None:
+        if only not in names:
+            raise unknown_endpoint(only, names)
+        names = [only]
+    now_ms = redis_ms(store)
+    counters, idle, busy = store.read(
+        ("HGETALL", keys("counters")),
+        ("ZCOUNT", keys("idle"), now_ms, "+inf"),
+        ("ZCOUNT", keys("busy"), now_ms, "+inf"),
+    )
+    health, backlog = registry.health(names), registry.backlog(names)
+    return Overview(
+        now_ms=now_ms,
+        endpoints=tuple(
+            EndpointStatus(
+                name=name,
+                endpoint=endpoints.get(name),
+                broken=reasons.get(name, ""),
+                health=health[name],
+                backlog=backlog[name],
+                now_ms=now_ms,
+            )
+            for name in names
+        ),
+        counters={name.decode(errors="replace"): int(value) for name, value in counters.items()},
+        idle=idle,
+        busy=busy,
+    )
+
+
+def read_attempts(store: Store, name: str) -> Iterator[Attempt]:
+    """The attempts that are kept of an endpoint, the latest first, read in pages."""
+    key, end = store.keys(f"attempts:{name}"), "+"
+    while True:
+        (page,) = store.read(("XREVRANGE", key, end, "-", "COUNT", _PAGE))
+        for ref, values in page:
+            yield _attempt(ref.decode(), values)
+            end = f"({ref.decode()}"
+        if len(page) < _PAGE:
+            return
+
+
+def dead_count(store: Store, names: Sequence[str]) -> int:
+    """How many dead letters these endpoints have together."""
+    return sum(store.read(*(("XLEN", store.keys(f"dead:{name}")) for name in names)))
+
+
+def redis_ms(store: Store) -> int:
+    """Unix milliseconds by Redis' clock, the only one that counts."""
+    ((seconds, microseconds),) = store.read(("TIME",))
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def _attempt(ref: str, values: Mapping[bytes, bytes]) -> Attempt:
+    def text(name: bytes) -> str:
+        return values.get(name, b"").decode(errors="replace")
+
+    def number(name: bytes) -> int | None:
+        value = values.get(name, b"")
+        return int(value) if value.isdigit() and len(value) < 16 else None
+
+    return Attempt(
+        at_ms=int(ref.partition("-")[0]),
+        event_id=text(b"id"),
+        number=number(b"attempt") or 0,
+        status=number(b"status"),
+        ms=number(b"ms") or 0,
+        result=text(b"result"),
+        reason=text(b"reason"),
+        detail=text(b"detail"),
+        excerpt=values.get(b"excerpt", b""),
+    )

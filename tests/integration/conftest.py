@@ -1,0 +1,87 @@
+"""The same tests on fakeredis and on a real server: every fixture here stands on `shard`, which is either."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from hashlib import sha1
+
+import fakeredis
+import pytest
+import redis
+
+from kasplo_notify import store
+from kasplo_notify.config import Config, RedisConfig
+from kasplo_notify.dead import DeadLetters
+from kasplo_notify.registry import Registry
+from kasplo_notify.store import Script
+from tests.integration.emitter import AsyncioEmitter, Emitter, ThreadsEmitter
+from tests.integration.shard import Shard
+from tests.integration.wire import Wire
+
+
+@cache
+def _without_first_line(name: str) -> Script:
+    """fakeredis does not know the `#!lua flags=...` of a script."""
+    text = store.script(name).text.partition("\n")[2]
+    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+@pytest.fixture(params=["fakeredis", "server"])
+def wire(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wire:
+    """How notifiers get their connections."""
+    if request.param == "server":
+        made = Wire(request.getfixturevalue("redis_url"))
+    else:
+        # Before the script function is replaced, as the replacement asks it for the text.
+        patched = {name: _without_first_line(name) for name in _scripts()}
+        monkeypatch.setattr(store, "script", patched.__getitem__)
+        made = Wire("redis://in-this-process", fakeredis.FakeServer(server_type="valkey"))
+    monkeypatch.setattr(store, "connect", made.connect)
+    monkeypatch.setattr(store, "connect_async", made.connect_async)
+    return made
+
+
+def _scripts() -> Iterator[str]:
+    return (path.stem for path in store._SCRIPTS.glob("*.lua") if path.stem not in {"shared", "read_queue"})
+
+
+@pytest.fixture
+def shard(wire: Wire) -> Iterator[Shard]:
+    client = (
+        redis.Redis.from_url(wire.url) if wire.fake is None else fakeredis.FakeRedis(server=wire.fake)
+    )
+    with client:
+        yield Shard(client, wire.url)
+
+
+@pytest.fixture
+def config(wire: Wire) -> Config:
+    return Config(redis=RedisConfig(url=wire.url))
+
+
+@pytest.fixture
+def registry(shard: Shard, config: Config) -> Registry:
+    return Registry(shard.store, config)
+
+
+@pytest.fixture
+def letters(shard: Shard, registry: Registry) -> DeadLetters:
+    return DeadLetters(shard.store, registry)
+
+
+@pytest.fixture(params=["threads", "asyncio"])
+def emitters(request: pytest.FixtureRequest, config: Config) -> Iterator[Callable[[Config], Emitter]]:
+    """Makes notifiers of either kind."""
+    made: list[Emitter] = []
+
+    def make(given: Config) -> Emitter:
+        made.append(ThreadsEmitter(given) if request.param == "threads" else AsyncioEmitter(given))
+        return made[-1]
+
+    yield make
+    for emitter in made:
+        emitter.close()
+
+
+@pytest.fixture
+def emitter(emitters: Callable[[Config], Emitter], config: Config) -> Emitter:
+    return emitters(config)

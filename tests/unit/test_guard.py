@@ -1,0 +1,268 @@
+"""The egress guard: hostile URLs when they are registered, hostile addresses when they are dialled."""
+
+# ruff: noqa: SIM905 - fifty addresses read best as words
+import ipaddress
+import socket
+
+import pytest
+
+from kasplo_notify.addresses import embedded, parse, special
+from kasplo_notify.config_sections import EgressConfig
+from kasplo_notify.errors import EndpointError
+from kasplo_notify.guard import AddressBlocked, EgressGuard
+
+DEFAULT = EgressGuard(EgressConfig())
+LOOPBACK = EgressGuard(EgressConfig(allow=("127.0.0.0/8", "::1/128")))
+
+NORMALISED = [
+    ("https://hooks.example.com/kasplo", "https://hooks.example.com/kasplo"),
+    ("HTTPS://HOOKS.Example.COM", "https://hooks.example.com/"),
+    ("https://hooks.example.com:443/", "https://hooks.example.com/"),
+    ("http://hooks.example.com:80/", "http://hooks.example.com/"),
+    ("http://hooks.example.com:443/", "http://hooks.example.com:443/"),
+    ("https://hooks.example.com:08443/", "https://hooks.example.com:8443/"),
+    ("https://example.com./hook", "https://example.com/hook"),
+    ("https://bücher.example.com/in", "https://xn--bcher-kva.example.com/in"),
+    ("https://xn--bcher-kva.example.com/in", "https://xn--bcher-kva.example.com/in"),
+    ("https://\uff45xample.com/", "https://example.com/"),
+    ("https://my_host.example.com/", "https://my_host.example.com/"),
+    ("https://1.example.com/", "https://1.example.com/"),
+    ("https://a.test/", "https://a.test/"),
+    ("https://93.184.215.14/hook", "https://93.184.215.14/hook"),
+    ("https://[2606:2800:21F:CB07:6820:80DA:AF6B:8B2C]/h", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/h"),
+    ("https://[2606:2800:0:0::1]:8443/h", "https://[2606:2800::1]:8443/h"),
+    ("https://h.example.com?a=1", "https://h.example.com/?a=1"),
+    ("https://h.example.com/a?b=c&d=%20", "https://h.example.com/a?b=c&d=%20"),
+    ("https://h.example.com/ü|{}", "https://h.example.com/%C3%BC%7C%7B%7D"),
+    ("https://h.example.com/a@b:c", "https://h.example.com/a@b:c"),
+    ("https://h.example.com/../x", "https://h.example.com/../x"),
+    ("https://h.example.com//x", "https://h.example.com//x"),
+]
+
+REFUSED = """
+    http://127.0.0.1:6379/ http://127.255.255.254/ http://127.0.1/ http://127.1/ http://2130706433/
+    http://0177.0.0.1/ http://0x7f000001/ http://0X7F.1/ http://00000127.0.0.1/ http://0/ http://0.0.0.0:8080/
+    http://127.0.0.1./ http://256.1.1.1/ http://1.2.3.4.5/ http://1.2.3/ http://1.1.1.0x1/ http://4294967295/
+    http://a.0x/ http://a.99/ http://localhost/ http://LOCALHOST./ http://x.localhost/ http://localhost.localdomain/
+    http://ip6-localhost/ http://127。0。0。1/ http://①②⑦.0.0.1/ http://ⓛocalhost/ http://[::1]/ http://[::]/
+    http://[0:0:0:0:0:0:0:1]/ http://[::ffff:127.0.0.1]/ http://[::ffff:7f00:1]/ http://[64:ff9b::7f00:1]/
+    http://[64:ff9b:1::a9fe:a9fe]/ http://[2001:0:4136:e378:8000:63bf:3fff:fdd2]/ http://[::ffff:0:127.0.0.1]/
+    http://[2002:a9fe:a9fe::1]/ http://[::127.0.0.1]/ http://[fd00:ec2::254]/ http://[fe80::1%25eth0]/
+    http://[fe80::1%eth0]/ http://[fe80::1]/ http://[fec0::1]/ http://[2001:db8::1]/ http://[3fff::1]/
+    http://[5f00::1]/ http://[ff02::1]/ http://[2606:4700::5efe:127.0.0.1]/ http://10.0.0.1/ http://172.16.0.1/
+    http://172.31.255.255/ http://192.168.0.1/ http://192.168.257/ http://0300.0250.0.1/ http://100.64.0.1/
+    http://100.100.100.200/ http://169.254.169.254/ http://169.254.170.2/v2/ http://2852039166/
+    http://169.16689662/ http://168.63.129.16/ http://192.0.0.192/ http://192.0.2.1/ http://198.18.0.1/
+    http://198.51.100.7/ http://203.0.113.1/ http://192.88.99.1/ http://224.0.0.1/ http://240.0.0.1/
+    http://255.255.255.255/ http://metadata.google.internal/ http://redis:6379/ http://redis/ http://k.default.svc/
+    http://printer.local/ http://router.home.arpa/ http://x.onion/ http://x.invalid/ http://4.3.2.1.in-addr.arpa/
+    http://a..example.com/ http://./ http://../ http://.example.com/ http://xn--/ http://-a.example.com/
+    http://a-.example.com/ http://127.0.0.1%00.example.com/ http://%31%32%37.0.0.1/ http://[v1.x]/ http://[::1]]/
+    http://[[::1]/ http://[]/ http://[1.2.3.4]/ http://[::1/ http://user:pass@h.example.com/ http://@h.example.com/
+    http://user@h.example.com/ http://127.0.0.1#@example.com/ https://h.example.com/#frag https://h.example.com#
+    http:///127.0.0.1/ http:127.0.0.1 http:/127.0.0.1 //127.0.0.1/ http:// https://? h.example.com
+    http://h.example.com:0/ http://h.example.com:-1/ http://h.example.com:80:90/ http://h.example.com:٨٠/
+    http://h.example.com:65536/ http://h.example.com:/ http://h.example.com:8o/ http://h.example.com:+80/
+    http://h.example.com:22/ http://h.example.com:25/ http://h.example.com:6379/ https://93.184.215.14:25/
+    ftp://h.example.com/ file:///etc/passwd dict://127.0.0.1:6379/INFO unix:///var/run/docker.sock javascript:alert(1)
+    data:text/plain,hi HTTPS+x://h.example.com/ gopher://h.example.com/ https://h.example.com/%zz https://h.example.com/%
+    http://h.example.com\\@127.0.0.1/ http:\\\\h.example.com\\
+""".split()
+
+REFUSED_RAW: list[object] = [
+    "",
+    None,
+    7,
+    b"https://h.example.com/",
+    " http://h.example.com/",
+    "https://h.example.com/ ",
+    "\thttps://h.example.com/",
+    "https://h.example.com/\r\nX-Evil: 1",
+    "https://h.example.com\r\nX: y/",
+    "https://h.example.com/\x00",
+    "https://h.example.com/\x7f",
+    "https://h.example.com/\x85",
+    "https://exa mple.com/",
+    "http://1.1.1.1 &@2.2.2.2# @3.3.3.3/",
+    "https://h.example.com/\ud800",
+    "https://" + "a" * 64 + ".com/",
+    "https://" + ".".join(["a" * 40] * 7) + ".com/",
+    "https://h.example.com/" + "a" * 2048,
+    "https://h.example.com/" + "ü" * 500,
+]
+
+BLOCKED = """
+    0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.127.255.255 127.0.0.1 127.255.255.254 168.63.129.16
+    169.254.0.1 169.254.169.254 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192 192.0.2.1 192.31.196.1 192.52.193.1
+    192.88.99.1 192.168.0.1 192.175.48.1 198.18.0.1 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1
+    239.255.255.255 240.0.0.1 255.255.255.255
+    :: ::1 ::2 ::127.0.0.1 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:127.0.0.1
+    ::ffff:0:8.8.8.8 64:ff9b::7f00:1 64:ff9b::808:808 64:ff9b:1::808:808 64:ff9b:1:a9fe:a9:fe00:: 100::1
+    2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:2::1 2001:10::1 2001:20::1 2001:30::1 2001:1ff::1
+    2001:db8::1 2002:7f00:1:: 2002:808:808:: 2620:4f:8000::1 3ffe::1 3fff::1 4000::1 5f00::1 1fff::1
+    2606:4700::5efe:7f00:1 2606:4700::200:5efe:a00:1 fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0 fec0::1 ff02::1
+    ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff localhost 0x7f000001 127.1 2130706433 010.0.0.1
+""".split()
+
+DIALLED = """
+    1.1.1.1 8.8.8.8 93.184.215.14 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 168.63.129.15 172.15.255.255
+    172.32.0.1 192.0.1.1 192.167.255.255 192.169.0.1 198.17.255.255 198.20.0.1 223.255.255.255 ::ffff:8.8.8.8
+    2001:200::1 2001:4860:4860::8888 2606:4700::1111 2a00:1450:4001::1 3ffd::1 2606:4700::5efe:808:808
+""".split()
+
+
+@pytest.mark.parametrize(("given", "stored"), NORMALISED)
+def test_a_good_url_is_stored_in_one_spelling(given: str, stored: str) -> None:
+    assert DEFAULT.check_url(given) == stored
+    assert DEFAULT.check_url(stored) == stored
+
+
+@pytest.mark.parametrize("url", [*REFUSED, *REFUSED_RAW], ids=lambda url: ascii(url)[:50])
+def test_a_bad_url_is_refused_in_one_sentence(url: object) -> None:
+    with pytest.raises(EndpointError) as refused:
+        DEFAULT.check_url(url)
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 250
+
+
+@pytest.mark.parametrize("address", BLOCKED)
+def test_a_special_address_is_never_dialled(address: str) -> None:
+    with pytest.raises(AddressBlocked):
+        DEFAULT.check_address(address, 443)
+
+
+@pytest.mark.parametrize("address", DIALLED)
+def test_a_public_address_is_dialled(address: str) -> None:
+    DEFAULT.check_address(address, 443)
+
+
+def test_every_special_block_is_blocked_at_both_its_ends() -> None:
+    for block in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "198.18.0.0/15", "fc00::/7", "2001::/23"):
+        network = ipaddress.ip_network(block)
+        for end in (network.network_address, network.broadcast_address):
+            assert special(end), end
+
+
+def test_credentials_are_refused_with_a_hint_and_not_repeated() -> None:
+    with pytest.raises(EndpointError, match="--basic") as refused:
+        DEFAULT.check_url("https://user:hunter2@hooks.example.com/")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_port_of_another_service_is_denied_when_dialled() -> None:
+    with pytest.raises(AddressBlocked, match="port 25 "):
+        DEFAULT.check_address("93.184.215.14", 25)
+
+
+def test_https_only() -> None:
+    guard = EgressGuard(EgressConfig(https_only=True))
+    assert guard.check_url("https://hooks.example.com/") == "https://hooks.example.com/"
+    with pytest.raises(EndpointError, match="https_only"):
+        guard.check_url("http://hooks.example.com/")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "::ffff:7f00:1"])
+def test_an_allowed_network_is_dialled_on_every_port(address: str) -> None:
+    LOOPBACK.check_address(address, 8080)
+    LOOPBACK.check_address(address, 6379)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:6379/",
+        "http://localhost:8080/",
+        "http://[::1]:8080/",
+        "http://[::ffff:7f00:1]/",
+        "http://x.localhost/",
+    ],
+)
+def test_allowed_loopback_can_be_registered(url: str) -> None:
+    assert LOOPBACK.check_url(url).startswith("http://")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "169.254.169.254", "0.0.0.0", "fe80::1"])  # noqa: S104
+def test_an_allowed_network_opens_nothing_else(address: str) -> None:
+    with pytest.raises(AddressBlocked):
+        LOOPBACK.check_address(address, 80)
+
+
+def test_loopback_names_need_loopback_private_names_any_allowed_network() -> None:
+    private = EgressGuard(EgressConfig(allow=("172.16.0.0/12",)))
+    assert private.check_url("http://receiver:8080/") == "http://receiver:8080/"
+    assert private.check_url("http://crm.internal/") == "http://crm.internal/"
+    for url in ("http://localhost/", "http://ip6-localhost/", "http://x.onion/"):
+        with pytest.raises(EndpointError):
+            private.check_url(url)
+
+
+def test_short_forms_stay_refused_even_where_loopback_is_allowed() -> None:
+    for url in ("http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/"):
+        with pytest.raises(EndpointError):
+            LOOPBACK.check_url(url)
+
+
+def test_the_narrower_of_two_networks_decides_and_deny_between_equals() -> None:
+    all_but = EgressGuard(EgressConfig(allow=("10.0.0.0/8",), deny=("10.1.0.0/16",)))
+    all_but.check_address("10.2.0.1", 80)
+    nothing_but = EgressGuard(EgressConfig(allow=("93.184.215.0/24",), deny=("0.0.0.0/0", "::/0")))
+    nothing_but.check_address("93.184.215.14", 80)
+    equal = EgressGuard(EgressConfig(allow=("10.0.0.0/8",), deny=("10.0.0.0/8",)))
+    for guard, address in (
+        (all_but, "10.1.0.1"),
+        (nothing_but, "8.8.8.8"),
+        (nothing_but, "2a00::1"),
+        (equal, "10.0.0.1"),
+    ):
+        with pytest.raises(AddressBlocked, match=r"egress\.deny"):
+            guard.check_address(address, 80)
+
+
+def test_a_denied_ipv4_network_is_denied_in_its_mapped_form_too() -> None:
+    guard = EgressGuard(EgressConfig(deny=("93.184.215.0/24",)))
+    with pytest.raises(AddressBlocked):
+        guard.check_address("::ffff:93.184.215.14", 443)
+
+
+def test_allowing_nat64_does_not_open_the_addresses_behind_it() -> None:
+    guard = EgressGuard(EgressConfig(allow=("64:ff9b::/96", "64:ff9b:1::/48")))
+    for address in ("64:ff9b::808:808", "64:ff9b:1::808:808"):
+        guard.check_address(address, 443)
+    for address in ("64:ff9b::a9fe:a9fe", "64:ff9b::7f00:1", "64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::"):
+        with pytest.raises(AddressBlocked):
+            guard.check_address(address, 443)
+
+
+@pytest.mark.parametrize(
+    ("address", "inner"),
+    [
+        ("64:ff9b::7f00:1", ["127.0.0.1"]),
+        ("64:ff9b:1::a9fe:a9fe", ["169.254.169.254"]),
+        ("64:ff9b:1:a9fe:a9:fe00::", ["169.254.169.254"]),
+        ("::ffff:0:7f00:1", ["127.0.0.1"]),
+        ("::7f00:1", ["127.0.0.1"]),
+        ("2002:7f00:1::", ["127.0.0.1"]),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", ["65.54.227.120", "192.0.2.45"]),
+        ("2606:4700::5efe:a00:1", ["10.0.0.1"]),
+        ("2606:4700::200:5efe:a00:1", ["10.0.0.1"]),
+        ("::1", []),
+        ("::", []),
+        ("2606:4700::1111", []),
+        ("8.8.8.8", []),
+    ],
+)
+def test_the_ipv4_address_inside_is_found(address: str, inner: list[str]) -> None:
+    parsed = parse(address)
+    assert parsed is not None
+    assert [str(each) for each in embedded(parsed) if str(each) != "0.0.0.0"] == inner  # noqa: S104
+
+
+def test_the_socket_factory_makes_a_non_blocking_socket_or_none() -> None:
+    info = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 80))
+    with LOOPBACK.socket_factory(info) as made:
+        assert made.getblocking() is False
+        assert made.family == socket.AF_INET
+    with pytest.raises(AddressBlocked) as blocked:
+        DEFAULT.socket_factory(info)
+    assert isinstance(blocked.value, OSError)
+    assert "127.0.0.1" in str(blocked.value.strerror)
