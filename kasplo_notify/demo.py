@@ -74,6 +74,7 @@ def run_demo(config: Config, *, out: Console) -> int:
         demo = _write_config(folder, url, prefix, config.delivery.delay)
         registry = stack.enter_context(contextlib.closing(Registry.open(demo)))
         if not embedded:
+            registry.read()  # whether the server answers
             stack.callback(_forget, registry, prefix)
         deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         receiver = stack.enter_context(ReceiverThread(deliveries.put)).receiver

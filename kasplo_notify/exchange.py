@@ -140,7 +140,7 @@ class Exchange:
         finally:
             self._clock.forget(self)
         if whole and peer.transport is not None and not peer.transport.get_write_buffer_size():
-            peer.idle = True
+            peer.idle, peer.head = True, b""
             connection.release()
         else:
             connection.close()
@@ -169,7 +169,7 @@ class Exchange:
     def _unanswered(self, error: Exception, head: bytes, *, reused: bool) -> Outcome | None:
         if reused and not head and not isinstance(error, TimeoutError):
             return None
-        if match := _COMPLETE_HEAD.match(head):
+        if match := _COMPLETE_HEAD.match(head, 0, _HEAD_BYTES):
             return self._answered(int(match[1]), None, b"", "the answer could be read no further than its headers")
         return self.failed(*exchange_failure(error, began=bool(head), seconds=self._timeout))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from aiohttp.http import HttpProcessingError
 from kasplo_notify.guard import AddressBlocked
 from kasplo_notify.outcome import Failure
 
+_ERRNO = re.compile(r"\[Errno (\d{1,6})\]")
+_BLOCKED = re.compile(rf"\[Errno {AddressBlocked.ERRNO}\] (.*?)(?:, \[Errno |$)")
 # X509_V_ERR_* of OpenSSL's x509_vfy.h.
 _CERTIFICATE = {
     9: "certificate is not valid yet",
@@ -38,6 +41,7 @@ _TLS = (
     ("DH_KEY_TOO_SMALL", "the server's TLS keys are too short"),
     ("EE_KEY_TOO_SMALL", "the server's TLS keys are too short"),
 )
+# In the order in which they are told when several addresses failed, each in its way.
 _SYSTEM: dict[int, tuple[Failure, str]] = {
     errno.ECONNREFUSED: ("refused", "connection refused"),
     errno.ECONNRESET: ("reset", "connection reset before an answer"),
@@ -57,14 +61,21 @@ _SYSTEM: dict[int, tuple[Failure, str]] = {
 
 def connect_failure(error: BaseException, seconds: float) -> tuple[Failure, str]:
     """Why no connection came about within `seconds`."""
-    blocked = next((each for each in _causes(error) if isinstance(each, AddressBlocked)), None)
-    if blocked is not None:
-        return "blocked", str(blocked.strerror)
+    for each in _causes(error):
+        if match := _BLOCKED.search(str(each)):
+            return "blocked", match[1]
     if isinstance(error, ClientConnectorDNSError):
         return "dns", _dns(error.os_error)
     if isinstance(error, ClientConnectorCertificateError):
         return "tls", _certificate(error.certificate_error)
-    tls = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+    tls = next(
+        (
+            each
+            for each in _causes(error)
+            if isinstance(each, ssl.SSLError) and not isinstance(each, ClientConnectorError)
+        ),
+        None,
+    )
     if tls is not None:
         return "tls", _tls(tls)
     # A TimeoutError with an errno is the kernel's, and told like any other of its answers.
@@ -121,14 +132,16 @@ def _certificate(error: Exception) -> str:
 def _tls(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "the server closed the connection during the TLS handshake"
-    reason = (error.reason or str(error)).upper().replace(" ", "_")
+    reason = (getattr(error, "reason", None) or str(error)).upper().replace(" ", "_")
     return next((text for part, text in _TLS if part in reason), "the TLS handshake failed")
 
 
 def _system(error: BaseException, fallback: str, *, otherwise: Failure = "other") -> tuple[Failure, str]:
-    number = getattr(error, "errno", None)
-    if isinstance(number, int) and number in _SYSTEM:
-        return _SYSTEM[number]
+    # Errors of several addresses come as one, with their numbers in its text.
+    numbers = {getattr(error, "errno", None), *map(int, _ERRNO.findall(str(error)))}
+    known = next((told for number, told in _SYSTEM.items() if number in numbers), None)
+    if known is not None:
+        return known
     if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
         return "reset", "connection reset before an answer"
     return otherwise, fallback

@@ -6,7 +6,6 @@ change what they resolve to. It sits in the socket factory, which sees every add
 Sources: RFC 3986 and the WHATWG URL standard (what ends in a number is an IPv4 address), RFC 6761, RFC 8375.
 """
 
-import errno
 import re
 import socket
 from collections.abc import Iterable
@@ -54,8 +53,12 @@ _AddrInfo: TypeAlias = tuple[int | socket.AddressFamily, int | socket.SocketKind
 class AddressBlocked(OSError):
     """The guard refused to dial an address. The message says which, and what it is."""
 
+    # Not the system's: where several addresses fail, happy eyeballs leaves nothing of an error but this number
+    # and the text.
+    ERRNO = 10_013
+
     def __init__(self, message: str) -> None:
-        super().__init__(errno.EACCES, message)
+        super().__init__(self.ERRNO, message)
 
 
 class EgressGuard:

@@ -110,9 +110,7 @@ class Receiver:
                 path=request.raw_path,
                 headers=tuple((_text(key), _text(value)) for key, value in request.raw_headers),
                 body=body,
-                verified=any(
-                    signature.verify(secret, request.headers, body, received_at) for secret in self._secrets
-                ),
+                verified=any(signature.verify(secret, request.headers, body, received_at) for secret in self._secrets),
                 received_at=received_at,
                 status=status.value,
             )

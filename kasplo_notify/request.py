@@ -92,14 +92,14 @@ class RequestBuilder:
             fixed.append(("Authorization", f"Basic {token}"))
         self._fixed = (*fixed, *endpoint.headers)
 
-    def build(self, event: StoredEvent, *, attempt: int, timestamp: int, secrets: Sequence[str]) -> Request:
+    def build(self, event: StoredEvent, attempt: int, timestamp: int, secrets: Sequence[str] | None = None) -> Request:
         """The request of one attempt.
 
         Args:
             event: As it was stored.
             attempt: 1, 2, ...
             timestamp: Of this attempt, in Unix seconds.
-            secrets: What `Endpoint.signing_secrets` says for now; empty for an unsigned request.
+            secrets: Those that sign it, instead of the endpoint's at `timestamp`; empty for an unsigned request.
 
         Raises:
             UnbuildableEvent: The stored event is broken.
@@ -128,20 +128,27 @@ class RequestBuilder:
             ("webhook-id", event.id),
             ("webhook-timestamp", str(timestamp)),
         )
+        if secrets is None:
+            secrets = self._endpoint.signing_secrets(timestamp)
         if secrets:
             headers = (*headers, ("webhook-signature", sign(secrets, event.id, timestamp, body)))
         return Request(self._method, url, headers, body)
 
 
 def build_request(
-    endpoint: Endpoint, event: StoredEvent, *, attempt: int, timestamp: int, secrets: Sequence[str]
+    endpoint: Endpoint,
+    event: StoredEvent,
+    *,
+    attempt: int,
+    timestamp: int,
+    secrets: Sequence[str] | None = None,
 ) -> Request:
     """One request, for callers that send only one; see `RequestBuilder.build`.
 
     Raises:
         UnbuildableEvent: The stored event is broken.
     """
-    return RequestBuilder(endpoint).build(event, attempt=attempt, timestamp=timestamp, secrets=secrets)
+    return RequestBuilder(endpoint).build(event, attempt, timestamp, secrets)
 
 
 def _fields(event: StoredEvent) -> Mapping[str, Any]:

@@ -124,9 +124,7 @@ class ServerProcess:
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, 0.2)
-        raise StorageUnavailable(
-            f"The embedded server did not answer within {limit:.0f} s; its log is {log}."
-        )
+        raise StorageUnavailable(f"The embedded server did not answer within {limit:.0f} s; its log is {log}.")
 
 
 def _environment() -> dict[str, str]:

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 # SIGHUP: the terminal was closed.
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_S = 0.5  # one Ctrl+C may come twice: from the terminal, and from make or honcho
-_LAST_RESORT_S = (
-    90.0  # far above the longest request that a lease allows; after it, nothing is worth waiting for
-)
+_LAST_RESORT_S = 90.0  # far above the longest request that a lease allows; after it, nothing is worth waiting for
 
 
 class Signals:

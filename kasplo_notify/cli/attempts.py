@@ -21,11 +21,10 @@ _SHOWN: Final = 60
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def attempts(session: Session, endpoint: str, *, failed: bool, limit: int, as_json: bool) -> None:
-    r"""Show the last requests to an endpoint, the latest first, and what came of them.
+    """Show the last requests to an endpoint.
 
-    Failures are all kept, up to attempts.keep; of successes a sample.
+    The latest first, with what came of them. Failures are all kept, up to attempts.keep; of successes a sample.
 
-    \b
     Example: kasplo-notify attempts crm --failed -n 5
     """
     with session.registry() as registry:

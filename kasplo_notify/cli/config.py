@@ -15,9 +15,8 @@ _WIDEST: Final = 60
 
 @click.group(cls=Group)
 def config() -> None:
-    r"""Check and show the configuration.
+    """Check and show the configuration.
 
-    \b
     Example: kasplo-notify config show
     """
 
@@ -25,9 +24,8 @@ def config() -> None:
 @config.command()
 @pass_session
 def check(session: Session) -> None:
-    r"""Read the configuration as every command does; exit code 3 and one sentence when it is wrong.
+    """Read the configuration as every command does; exit code 3 and one sentence when it is wrong.
 
-    \b
     Example: kasplo-notify --config /etc/kasplo.toml config check
     """
     loaded = session.config
@@ -40,9 +38,8 @@ def check(session: Session) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def show(session: Session, *, as_json: bool) -> None:
-    r"""Show every key with its value and where that was given; secrets are not shown.
+    """Show every key with its value and where that was given; secrets are not shown.
 
-    \b
     Example: KASPLO_DELIVERY__DELAY=5 kasplo-notify config show
     """
     settings = session.config.describe()

@@ -1,19 +1,19 @@
 """`dead ...`: the events that were given up on."""
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import click
 import orjson
 
 from kasplo_notify.cli.ask import ask, progress
 from kasplo_notify.cli.errors import FAILED, Refused
-from kasplo_notify.cli.event_types import EVENT_TYPE
-from kasplo_notify.cli.moments import Moment, iso, local
+from kasplo_notify.cli.moments import local
 from kasplo_notify.cli.root import Group
+from kasplo_notify.cli.selection import fail_if_missing, letter_for_emit, letter_json, selection_options
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, counted, document, fields, printable, table
+from kasplo_notify.cli.text import Cell, counted, document, fields, table
 from kasplo_notify.dead import DeadLetter, DeadLetters, Selection
 from kasplo_notify.registry import Registry
 from kasplo_notify.status import dead_count
@@ -24,54 +24,25 @@ _WRITE_BYTES: Final = 65_536
 
 @click.group(cls=Group)
 def dead() -> None:
-    r"""List, show, send again, export or delete dead letters: events that were given up on.
+    """List, replay, export or purge dead letters.
 
-    Every command takes an ENDPOINT, --since, --until, --event-type and --id to say which; none means all. A time
-    is ISO 8601, or how long ago: 30m, 2h, 3d.
+    These are the events that were given up on. Every command takes an ENDPOINT, --since, --until, --event-type
+    and --id to say which; none means all. A time is ISO 8601, or how long ago: 30m, 2h, 3d.
 
-    \b
     Example: kasplo-notify dead replay crm --since 2h
     """
 
 
-def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument and options that say which dead letters are meant; they arrive as one `selection`."""
-
-    @click.argument("endpoint", required=False)
-    @click.option("--since", type=Moment(), metavar="T", help="Died at or after: ISO 8601, or 30m, 2h, 3d ago.")
-    @click.option("--until", type=Moment(), metavar="T", help="Died at or before.")
-    @click.option("--event-type", type=EVENT_TYPE, metavar="T", help="Only of this event type.")
-    @click.option("--id", "event_id", metavar="ID", help="Only the event with this id.")
-    def select(
-        *args: Any,
-        endpoint: str | None,
-        since: int | None,
-        until: int | None,
-        event_type: str | None,
-        event_id: str | None,
-        **options: Any,
-    ) -> Any:
-        if since is not None and until is not None and until < since:
-            raise Refused("--until is before --since: nothing died between them.")
-        selection = Selection(
-            endpoint=endpoint, since_ms=since, until_ms=until, event_type=event_type, event_id=event_id
-        )
-        return function(*args, selection=selection, **options)
-
-    select.__name__, select.__doc__ = function.__name__, function.__doc__
-    select.__click_params__ += getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-    return select
-
-
 @dead.command("list")
 @pass_session
-@_selection
+@selection_options
 @click.option("-n", "limit", type=click.IntRange(0), default=50, show_default=True, metavar="N", help="At most N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def list_dead(session: Session, *, selection: Selection, limit: int, as_json: bool) -> None:
-    r"""List dead letters, the oldest of each endpoint first.
+    """List dead letters.
 
-    \b
+    The oldest of each endpoint come first.
+
     Example: kasplo-notify dead list crm --since 3d
     """
     with session.registry() as registry:
@@ -79,7 +50,7 @@ def list_dead(session: Session, *, selection: Selection, limit: int, as_json: bo
         found = _first(letters, selection, limit)
         more = _count(registry, letters, selection) - len(found) if len(found) == limit else 0
     if as_json:
-        document([_json(letter) for letter in found])
+        document([letter_json(letter) for letter in found])
         return
     if found:
         table(
@@ -93,36 +64,38 @@ def list_dead(session: Session, *, selection: Selection, limit: int, as_json: bo
 
 @dead.command()
 @pass_session
-@_selection
+@selection_options
 @click.option("-n", "limit", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="At most N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(session: Session, *, selection: Selection, limit: int, as_json: bool) -> None:
-    r"""Show dead letters with everything that is known of them, the event included.
+    """Show all about dead letters.
 
-    \b
+    Everything that is known of them, the event included.
+
     Example: kasplo-notify dead show crm --id msg_0123456789abcdef01234567
     """
     with session.registry() as registry:
         found = _first(DeadLetters(registry.store, registry), selection, limit)
     if as_json:
-        document([_json(letter) for letter in found])
+        document([letter_json(letter) for letter in found])
     else:
         for letter in found:
             _show(letter)
         if not found:
             click.echo("No dead letters.")
-    _fail_if_missing(selection, len(found))
+    fail_if_missing(selection, len(found))
 
 
 @dead.command()
 @pass_session
-@_selection
+@selection_options
 @click.option("--pace", metavar="N/s", help="Send at most N a second into the queue, on average; else all at once.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def replay(session: Session, *, selection: Selection, pace: str | None, yes: bool) -> None:
-    r"""Send dead letters again, with the same event ids and a new set of attempts. Asks, unless it is one.
+    """Send dead letters again.
 
-    \b
+    With the same event ids and a new set of attempts. Asks first, unless it is only one.
+
     Example: kasplo-notify dead replay crm --since 2h --pace 100/s
     """
     per_second = _per_second(pace)
@@ -133,17 +106,18 @@ def replay(session: Session, *, selection: Selection, pace: str | None, yes: boo
             ask(f"Send {_dead_letters(number, selection)} again?", yes=yes)
         done = _run(letters.replay(selection), number, "sent again", per_second)
     click.echo(f"{counted(done, 'dead letter is', 'dead letters are')} on the way again.")
-    _fail_if_missing(selection, done)
+    fail_if_missing(selection, done)
 
 
 @dead.command()
 @pass_session
-@_selection
+@selection_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(session: Session, *, selection: Selection, yes: bool) -> None:
-    r"""Delete dead letters for good. Asks.
+    """Delete dead letters for good.
 
-    \b
+    Asks first.
+
     Example: kasplo-notify dead purge crm --until 30d
     """
     with session.registry() as registry:
@@ -153,21 +127,21 @@ def purge(session: Session, *, selection: Selection, yes: bool) -> None:
             ask(f"Delete {_dead_letters(number, selection)} for good?", yes=yes)
         done = _run(letters.purge(selection), number, "deleted", None)
     click.echo(f"{counted(done, 'dead letter is', 'dead letters are')} deleted.")
-    _fail_if_missing(selection, done)
+    fail_if_missing(selection, done)
 
 
 @dead.command()
 @pass_session
-@_selection
+@selection_options
 @click.option("--for-emit", is_flag=True, help="Write what `kasplo-notify emit` takes: the events, to be routed anew.")
 def export(session: Session, *, selection: Selection, for_emit: bool) -> None:
-    r"""Write dead letters to stdout as JSON lines; they stay where they are.
+    """Write dead letters as JSON lines.
 
-    With --for-emit each line is an event with its mail class and id, as `emit` takes them: into another
+    They stay where they are. With --for-emit each line is an event with its mail class and id, as `emit` takes
+    them: into another
     installation, or after its endpoint was registered under another name. `dead replay` is the way back into the
     endpoint that it died in.
 
-    \b
     Example: kasplo-notify dead export crm > crm.jsonl
              kasplo-notify dead export crm --for-emit | kasplo-notify --redis-url redis://other emit
     """
@@ -175,7 +149,7 @@ def export(session: Session, *, selection: Selection, for_emit: bool) -> None:
     block = bytearray()
     with session.registry() as registry:
         for letter in DeadLetters(registry.store, registry).select(selection):
-            line = _for_emit(letter) if for_emit else _json(letter)
+            line = letter_for_emit(letter) if for_emit else letter_json(letter)
             if line is None:
                 unreadable += 1
                 continue
@@ -189,7 +163,7 @@ def export(session: Session, *, selection: Selection, for_emit: bool) -> None:
     if unreadable:
         click.echo(f"{counted(unreadable, 'of them is', 'of them are')} not readable and left out.", err=True)
         click.get_current_context().exit(FAILED)
-    _fail_if_missing(selection, written)
+    fail_if_missing(selection, written)
 
 
 def _first(letters: DeadLetters, selection: Selection, limit: int) -> list[DeadLetter]:
@@ -242,13 +216,6 @@ def _dead_letters(number: int, selection: Selection) -> str:
     return f"{counted(number, 'dead letter')} {where}"
 
 
-def _fail_if_missing(selection: Selection, found: int) -> None:
-    """An event that was asked for by its id, and is not there: the exit code says so."""
-    if selection.event_id is not None and not found:
-        click.echo(f"No dead letter has the event id {printable(selection.event_id)}.", err=True)
-        click.get_current_context().exit(FAILED)
-
-
 def _row(letter: DeadLetter) -> list[Cell]:
     detail = letter.detail if len(letter.detail) <= _SHOWN else f"{letter.detail[:_SHOWN]}..."
     event_id = letter.event.id if letter.event else "(not readable)"
@@ -269,36 +236,3 @@ def _show(letter: DeadLetter) -> None:
             ("event", event.body.decode(errors="replace") if event else letter.packed[:200].decode(errors="replace")),
         ]
     )
-
-
-def _json(letter: DeadLetter) -> dict[str, Any]:
-    event = letter.event
-    return {
-        "endpoint": letter.endpoint,
-        "event_id": event.id if event else None,
-        "event_type": letter.event_type or None,
-        "mail_class": event.mail_class if event else None,
-        "reason": letter.reason,
-        "detail": letter.detail,
-        "attempts": letter.attempts,
-        "died_at": iso(letter.died_ms),
-        "event": _body(letter),
-    }
-
-
-def _body(letter: DeadLetter) -> Any:
-    """The event as it stands; None when it is not JSON."""
-    if letter.event is None:
-        return None
-    try:
-        return orjson.loads(letter.event.body)
-    except orjson.JSONDecodeError:
-        return None
-
-
-def _for_emit(letter: DeadLetter) -> dict[str, Any] | None:
-    body, event = _body(letter), letter.event
-    if event is None or not isinstance(body, dict):
-        return None
-    beside = {"event_id": event.id} | ({"mail_class": event.mail_class} if event.mail_class else {})
-    return beside | body

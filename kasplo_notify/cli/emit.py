@@ -29,13 +29,13 @@ _TOLD_EVERY_S: Final = 0.2
 @click.option("--mail-class", metavar="C", help="Mail class of the lines that name none.")
 @pass_session
 def emit(session: Session, file: str, *, mail_class: str | None) -> None:
-    r"""Queue events from JSON lines: one object a line, an event's fields with mail_class and event_id beside them.
+    """Queue events from JSON lines.
 
-    A bad line is named by its number and the reason, and the others are sent; then the exit code is 1. Events
-    keep their order. A line is sent when it comes, so `tail -F events.jsonl | kasplo-notify emit` works. With an
-    event_id of your own in each line, the same file can be sent again within an hour without duplicates.
+    A line is one object: an event's fields, with mail_class and event_id beside them. A bad line is named by
+    its number and the reason, and the others are sent; then the exit code is 1. Events keep their
+    order. A line is sent when it comes, so `tail -F events.jsonl | kasplo-notify emit` works. With an event_id of
+    your own in each line, the same file can be sent again within an hour without duplicates.
 
-    \b
     Example: kasplo-notify events scomp | tail -1 | kasplo-notify emit --mail-class promo
     """
     check_mail_class(mail_class)
@@ -95,10 +95,13 @@ class _Run:
         click.echo(f"{self.emitted:,} emitted{unrouted}, {self.refused:,} refused.", err=True)
 
     def how_to_resume(self, file: str) -> str:
-        where = f"`tail -n +{self.resume_at} {file} | kasplo-notify emit`" if file != "-" else "from there"
+        """Where to begin next time, as an instruction."""
+        if self.resume_at == 1:
+            return "Nothing is known to be emitted: begin again with line 1."
+        command = "" if file == "-" else f" (tail -n +{self.resume_at} {file} | kasplo-notify emit)"
         return (
-            f"All before line {self.resume_at} are dealt with: go on with line {self.resume_at}, {where}; "
-            "a few lines may be emitted twice unless each has an event_id."
+            f"Go on with line {self.resume_at}{command}; the first lines from there may be emitted twice unless "
+            "each has an event_id."
         )
 
     def _take(self, line: Line) -> None:

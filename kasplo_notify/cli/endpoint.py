@@ -22,9 +22,8 @@ _PAUSE_S: Final = 0.2
 
 @click.group(cls=Group)
 def endpoint() -> None:
-    r"""Register, change, pause and remove subscribers.
+    """Register, change, pause and remove subscribers.
 
-    \b
     Example: kasplo-notify endpoint add crm https://crm.example.com/hook --mail-class promo
     """
 
@@ -36,9 +35,8 @@ endpoint.add_command(add)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def list_endpoints(session: Session, *, as_json: bool) -> None:
-    r"""List the endpoints; secrets are not shown.
+    """List the endpoints.
 
-    \b
     Example: kasplo-notify endpoint list
     """
     with session.registry() as registry:
@@ -66,9 +64,10 @@ def list_endpoints(session: Session, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def show(session: Session, name: str, *, as_json: bool) -> None:
-    r"""Show one endpoint: its record, its state, its backlog; secrets are not shown.
+    """Show one endpoint.
 
-    \b
+    Its record without its secrets, its state and its backlog.
+
     Example: kasplo-notify endpoint show crm
     """
     with session.registry() as registry:
@@ -94,9 +93,8 @@ endpoint.add_command(update)
 @click.argument("name")
 @pass_session
 def pause(session: Session, name: str) -> None:
-    r"""Send an endpoint nothing until it is resumed; its events are kept.
+    """Send nothing until resumed; keep the events.
 
-    \b
     Example: kasplo-notify endpoint pause crm
     """
     with session.registry() as registry:
@@ -113,9 +111,10 @@ def pause(session: Session, name: str) -> None:
 @click.argument("name")
 @pass_session
 def resume(session: Session, name: str) -> None:
-    r"""Send what waits, at once: forget a pause, an open breaker, a Retry-After.
+    """Send what waits, at once.
 
-    \b
+    A pause, an open breaker and a Retry-After are forgotten.
+
     Example: kasplo-notify endpoint resume crm
     """
     with session.registry() as registry:
@@ -136,9 +135,10 @@ def resume(session: Session, name: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_session
 def remove(session: Session, name: str, *, drop_backlog: bool, yes: bool) -> None:
-    r"""Remove an endpoint: it gets nothing more from now on, and its backlog becomes dead letters.
+    """Remove an endpoint.
 
-    \b
+    It gets nothing more from now on, and its backlog becomes dead letters, unless --drop-backlog is given.
+
     Example: kasplo-notify endpoint remove crm
     """
     with session.registry() as registry:
@@ -155,12 +155,14 @@ def remove(session: Session, name: str, *, drop_backlog: bool, yes: bool) -> Non
             click.echo(fate, err=True)
         ask(f"Remove endpoint {name}?", yes=yes)
         swept, left = _sweep(registry, name, drop=drop_backlog)
-    what = f"{counted(swept, 'event')} {'deleted' if drop_backlog else 'kept as dead letters'}"
+    what = (
+        f"{counted(swept, 'event')} {'deleted' if drop_backlog else 'kept as dead letters'}" if swept else "no events"
+    )
     if left:
-        click.echo(f"Endpoint {name} gets nothing more; {what} so far.")
+        click.echo(f"Endpoint {name} gets nothing more; so far: {what}.")
         click.echo(f"Workers hold {counted(left, 'queue')} of it and finish the removal; `endpoint list` shows when.")
     else:
-        click.echo(f"Endpoint {name} is removed; {what}.")
+        click.echo(f"Endpoint {name} is removed{f'; {what}' if swept else ''}.")
     if swept and not drop_backlog:
         click.echo(f"See them: kasplo-notify dead list {name}")
 

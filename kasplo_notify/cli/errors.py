@@ -12,6 +12,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -31,8 +32,11 @@ class Refused(click.UsageError):
 
 
 def report(error: Exception) -> int:
-    """Say on stderr what happened, and return the exit code."""
-    complain(_sentence(error))
+    """Say on stderr what happened, if there is a stderr, and return the exit code."""
+    with suppress(OSError):
+        complain(_sentence(error))
+    if isinstance(error, OSError):
+        let_go_of_stdout()
     return exit_code(error)
 
 

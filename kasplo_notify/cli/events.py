@@ -16,9 +16,8 @@ from kasplo_notify.cli.text import Cell, document, table
 @click.argument("event_type", metavar="[TYPE]", required=False, type=EVENT_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def events(event_type: str | None, *, as_json: bool) -> None:
-    r"""Show the event types, or the fields of one with an example.
+    """Show the event types, or the fields of one.
 
-    \b
     Example: kasplo-notify events engine_click
     """
     if event_type is not None:

@@ -51,10 +51,16 @@ def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[
     seconds, whole = _Limit(float, may_be_default=update), _Limit(int, may_be_default=update)
     reset = "; `default` = as configured" if update else ""
     options = [
-        click.option("--method", type=click.Choice(["POST", "GET"], case_sensitive=False), help="POST or GET."),
+        click.option(
+            "--method",
+            type=click.Choice(["POST", "GET"], case_sensitive=False),
+            metavar="POST|GET",
+            help="Request method.",
+        ),
         click.option(
             "--format",
             type=click.Choice(["json", "form"], case_sensitive=False),
+            metavar="json|form",
             help="json: the event as a JSON body, with GET too. form: POST sends form fields, GET a query string.",
         ),
         click.option(
@@ -97,13 +103,14 @@ def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
 @pass_session
 def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: Any) -> None:
-    r"""Register a subscriber: NAME ([a-z0-9_-], at most 64) and the URL of its HTTP server.
+    """Register a subscriber.
+
+    NAME is up to 64 of the characters a-z 0-9 _ -, URL that of its HTTP server.
 
     From the moment this returns, every event that is emitted goes to it, if it takes the event's mail class and
     type; without --mail-class it takes every class, without --event-type all types. Requests are signed
     (Standard Webhooks) with a secret that is shown once, here.
 
-    \b
     Example: kasplo-notify endpoint add crm https://crm.example.com/hook --mail-class promo
     """
     endpoint = make_endpoint(session.config, name=name, url=url, created_at=int(time.time()), **_given(options))
@@ -129,11 +136,10 @@ def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: A
 def update(
     session: Session, /, name: str, *, all_event_types: bool, no_headers: bool, no_basic: bool, **options: Any
 ) -> None:
-    r"""Change what is given of an endpoint, and nothing else; workers follow within a second.
+    """Change an endpoint.
 
-    A repeatable option replaces all that there was.
+    Only what is given changes, and workers follow within a second. A repeatable option replaces all that there was.
 
-    \b
     Example: kasplo-notify endpoint update crm --timeout 5 --header 'X-Tenant: 42'
     """
     changes = _given(options)
@@ -184,11 +190,11 @@ def update(
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
 @pass_session
 def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | None, as_json: bool) -> None:
-    r"""Sign the requests of an endpoint with a new secret, which is shown once, here.
+    """Give an endpoint a new secret.
 
-    Until the overlap ends requests carry two signatures, so the subscriber can change over at any time.
+    It is shown once, here. Until the overlap ends requests carry two signatures, so the subscriber can change
+    over at any time.
 
-    \b
     Example: kasplo-notify endpoint rotate-secret crm --overlap 48
     """
     new = generate_secret() if secret is None else check_secret(secret)

@@ -1,14 +1,16 @@
 """The root of the commands: their order, the global options, and what becomes of errors."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any, Final, NoReturn
 
 import click
 
 import kasplo_notify
-from kasplo_notify.cli.errors import FAILED, INTERRUPTED, let_go_of_stdout, report
+from kasplo_notify.cli.errors import INTERRUPTED, let_go_of_stdout, report
 from kasplo_notify.cli.session import Session
 from kasplo_notify.errors import nearest
 
@@ -52,11 +54,17 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
     ]
 
 
+def _keep_lines(text: str | None) -> str | None:
+    """Help whose examples and tables click does not fill into paragraphs: it looks for a backspace before them."""
+    return text and re.sub(r"\n\n(?=Examples?:|Exit codes:)", "\n\n\b\n", cleandoc(text))
+
+
 class Command(click.Command):
     """A command; the global options may stand behind it as well."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.help = _keep_lines(self.help)
         self.params += _global_options(hidden=True)
 
 
@@ -64,6 +72,10 @@ class Group(click.Group):
     """Commands in the order in which they are defined; a near miss is named."""
 
     command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = _keep_lines(self.help)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
@@ -105,7 +117,9 @@ class Root(Group):
             with formatter.section(title):
                 formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in commands if each])
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
         """Run a command and exit with its code. No error leaves this as a traceback."""
         extra["standalone_mode"] = False
         try:
@@ -119,18 +133,8 @@ class Root(Group):
         except Exception as error:
             if sys.flags.dev_mode and not isinstance(error, (click.ClickException, kasplo_notify.NotifyError)):
                 raise
-            code = _report(error)
+            code = report(error)
         sys.exit(code if isinstance(code, int) else 0)
-
-
-def _report(error: Exception) -> int:
-    try:
-        code = report(error)
-    except OSError:
-        code = FAILED
-    if isinstance(error, OSError):
-        let_go_of_stdout()
-    return code
 
 
 @click.group(
@@ -140,12 +144,11 @@ def _report(error: Exception) -> int:
 )
 @click.version_option(kasplo_notify.__version__, prog_name="kasplo-notify", message="%(prog)s %(version)s")
 def root() -> None:
-    r"""Every event of a mail engine arrives at its subscribers' HTTP servers, or is kept until it can.
+    """Every event of a mail engine arrives at its subscribers' HTTP servers, or is kept until it can.
 
     To begin: `kasplo-notify up` in one terminal, then `kasplo-notify endpoint add NAME URL` in another.
     Every key of the configuration can be set by environment, too: KASPLO_REDIS__URL for redis.url.
 
-    \b
     Exit codes: 0 done, 1 some of it failed, 2 usage, 3 configuration,
                 4 storage unreachable or full, 130 interrupted.
     """

@@ -15,9 +15,10 @@ from kasplo_notify.events import check_mail_class
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def route(session: Session, *, mail_class: str | None, event_type: str, as_json: bool) -> None:
-    r"""Show for every endpoint whether it would get an event, and why. Nothing is sent.
+    """Show which endpoints would get an event, and why.
 
-    \b
+    Nothing is sent.
+
     Example: kasplo-notify route --mail-class promo --event-type engine_click
     """
     mail_class = check_mail_class(mail_class)

@@ -25,12 +25,12 @@ _LOOK_S: Final = 0.2
 @click.option("--demo", is_flag=True, help="Show the way of all seven events, in about a minute, and end.")
 @pass_session
 def up(session: Session, *, demo: bool) -> None:
-    r"""Run everything on this machine: a server of its own (unless redis.url names one) and workers.
+    """Run everything on this machine.
 
-    It stays until Ctrl+C, which finishes what is in flight and stops everything. With --demo it shows instead, with
+    A server of its own, unless redis.url names one, and workers. It stays until Ctrl+C, which finishes what is
+    in flight and stops everything. With --demo it shows instead, with
     data of its own, how events are emitted, delivered to a sample receiver, refused and sent again.
 
-    \b
     Example: kasplo-notify up
     """
     config = session.config
@@ -58,12 +58,12 @@ def up(session: Session, *, demo: bool) -> None:
 @click.option("--burst", is_flag=True, help="Deliver until nothing is due, then end.")
 @pass_session
 def worker(session: Session, *, count: int, burst: bool) -> None:
-    r"""Run worker processes: they deliver what is due, on this machine, for the whole fleet.
+    """Run worker processes, which deliver what is due.
 
+    Any number of them, on any number of machines, share the work.
     SIGTERM or Ctrl+C stops them when what is in flight is done; a second one at once. A worker that dies is
     started again. With redis.url = embedded the server is started, too, unless it runs already.
 
-    \b
     Example: kasplo-notify worker -n 4
     """
     config = session.config

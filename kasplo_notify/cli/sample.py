@@ -50,11 +50,11 @@ class _Sample:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def test(session: Session, name: str, *, event_type: str | None, as_json: bool) -> None:
-    r"""Send one signed sample event now, past the queue, and show the request and the answer.
+    """Send one signed sample now.
 
-    Its id begins with test_, it is not stored, and it is sent once. Exit code 0 when the answer is 2xx, else 1.
+    It goes past the queue, and the request and the answer are shown. Its id begins with test_, it is not
+    stored, and it is sent once. Exit code 0 when the answer is 2xx, else 1.
 
-    \b
     Example: kasplo-notify endpoint test crm --event-type scomp
     """
     with session.registry() as registry:
@@ -67,8 +67,8 @@ def test(session: Session, name: str, *, event_type: str | None, as_json: bool) 
     timeout = session.config.delivery.timeout if endpoint.timeout is None else endpoint.timeout
     outcome = asyncio.run(_send(session.config, request, timeout))
     delays = session.config.delivery.retry_delays if endpoint.retry_delays is None else endpoint.retry_delays
-    policy = Policy(retry_delays=delays, jitter=0.0)
-    verdict = decide(outcome, Progress(0, 0, int(now_s * 1000)), policy, now_s, random.Random(0))  # noqa: S311 - no jitter
+    policy, no_jitter = Policy(retry_delays=delays, jitter=0.0), random.Random(0)  # noqa: S311 - of no consequence
+    verdict = decide(outcome, Progress(0, 0, int(now_s * 1000)), policy, now_s, no_jitter)
     sample = _Sample(request=request, outcome=outcome, verdict=verdict)
     if as_json:
         document(_json(name, event, sample))

@@ -17,11 +17,10 @@ from kasplo_notify.status import EndpointStatus, Overview, read_overview
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def status(session: Session, endpoint: str | None, *, as_json: bool) -> None:
-    r"""Show what waits, retries and died, per endpoint, how late it is, and the workers.
+    """Show what waits, retries and died, and how late.
 
     LATE is for how long the oldest event that should have been sent is overdue.
 
-    \b
     Example: kasplo-notify status crm
     """
     with session.registry() as registry:

@@ -16,6 +16,8 @@ for at = 3, #ARGV do
     if health.probe == ARGV[1] .. ' ' .. queue then
       set_health(endpoint, health, 'probe', nil)
       set_health(endpoint, health, 'probe_until', nil)
+      -- The other queues were put off until the end of the probe's lease.
+      reschedule_unowned(endpoint, tonumber(ARGV[2]))
     end
     if reschedule(queue, tonumber(ARGV[2])) == now then still_due = still_due + 1 end
     released = released + 1

@@ -9,9 +9,13 @@ local mended = {}
 for at = 4, #ARGV do
   local endpoint = ARGV[at]
   each_queue(endpoint, function(queue)
-    if not redis.call('ZSCORE', SCHEDULE, queue) then
+    local score = redis.call('ZSCORE', SCHEDULE, queue)
+    if not score then
       redis.call('HDEL', OWNER, queue)
       if reschedule(queue, tonumber(ARGV[1])) then mended[#mended + 1] = queue end
+    elseif tonumber(score) > now and not owned(queue) then
+      -- Where the clock has stepped back since, it may be hours too late.
+      reschedule(queue, tonumber(ARGV[1]))
     end
   end)
   trim_dead(endpoint, tonumber(ARGV[2]), tonumber(ARGV[3]), 1000)

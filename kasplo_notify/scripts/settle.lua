@@ -121,6 +121,8 @@ local function apply(item)
     else
       failing(endpoint, health, item, probing)
     end
+    -- The other queues were put off until the end of the probe's lease; the next probe is due before that.
+    if probing and health.open then reschedule_unowned(endpoint, default_delay) end
     tally(endpoint, item.action == 'delivered' and 'delivered' or 'failed')
     tally(endpoint, item.status == '' and 'none' or string.sub(item.status, 1, 1) .. 'xx')
     tally(endpoint, bucket(item.ms))

@@ -17,7 +17,6 @@ import redis
 
 from kasplo_notify import server_process, server_program
 from kasplo_notify.config import Config, RedisConfig
-from kasplo_notify.datadir import RunLock
 from kasplo_notify.embedded import EmbeddedServer, attached_url, find_server, socket_path, url_of
 from kasplo_notify.errors import AlreadyRunning, ConfigError, StorageUnavailable
 
@@ -145,9 +144,7 @@ def test_a_second_start_is_refused_and_names_the_first(tmp_path: Path, own: Call
     assert ask(attached_url(config_for(tmp_path)), "PING") is True
 
 
-def test_kill_9_of_its_owner_leaves_no_server_and_loses_nothing(
-    tmp_path: Path, own: Callable[[Path], Owner]
-) -> None:
+def test_kill_9_of_its_owner_leaves_no_server_and_loses_nothing(tmp_path: Path, own: Callable[[Path], Owner]) -> None:
     config = config_for(tmp_path)
     owner = own(tmp_path)
     ask(attached_url(config), "SET", "key", "value")
@@ -158,9 +155,7 @@ def test_kill_9_of_its_owner_leaves_no_server_and_loses_nothing(
         assert ask(server.url, "GET", "key") == b"value"
 
 
-def test_a_start_right_after_kill_9_waits_for_the_old_server(
-    tmp_path: Path, own: Callable[[Path], Owner]
-) -> None:
+def test_a_start_right_after_kill_9_waits_for_the_old_server(tmp_path: Path, own: Callable[[Path], Owner]) -> None:
     config = config_for(tmp_path)
     for number in range(3):
         owner = own(tmp_path)
@@ -223,84 +218,13 @@ def test_a_stale_lock_and_a_stale_socket_are_no_obstacle(tmp_path: Path) -> None
         assert ask(server.url, "PING") is True
 
 
-def test_a_long_data_folder_gets_a_private_short_socket(tmp_path: Path) -> None:
-    data_dir = tmp_path / ("long" * 40) / "with ünïcode and spaces"
-    config = config_for(data_dir)
-    with EmbeddedServer(config) as server:
-        folder = socket_path(data_dir).parent
-        assert folder != data_dir
-        assert folder.stat().st_mode & 0o777 == 0o700
-        assert attached_url(config) == server.url
-        assert ask(server.url, "PING") is True
-    assert not folder.exists()
-
-
-def test_a_short_socket_folder_that_is_not_ours_is_refused(tmp_path: Path) -> None:
-    data_dir = tmp_path / ("long" * 40)
-    folder = socket_path(data_dir).parent
-    folder.symlink_to(tmp_path)
-    try:
-        with pytest.raises(ConfigError, match="belongs to someone else"):
-            EmbeddedServer(config_for(data_dir)).start()
-    finally:
-        folder.unlink()
-
-
-@pytest.mark.parametrize("name", ["server.sock", "run.lock", "server.lock", "server.log", "appendonlydir"])
-def test_something_in_the_way_is_named_and_left_alone(tmp_path: Path, name: str) -> None:
-    foreign = tmp_path / name
-    if name in {"server.sock", "appendonlydir"}:
-        foreign.write_text("mine")
-    else:
-        foreign.mkdir()
-    with pytest.raises((ConfigError, StorageUnavailable), match=rf"{name}") as caught:
-        EmbeddedServer(config_for(tmp_path)).start()
-    assert "\n" not in str(caught.value)
-    assert foreign.is_dir() or foreign.read_text() == "mine"
-
-
-def test_a_data_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("mine")
-    with pytest.raises(ConfigError, match=r"data cannot be used \(file exists\); free it, or choose another"):
-        EmbeddedServer(config_for(tmp_path / "data")).start()
-
-
-def test_a_data_folder_that_cannot_be_made_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"/dev/null/data cannot be used \(not a directory\)"):
-        EmbeddedServer(config_for(Path("/dev/null/data"))).start()
-
-
-def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared").chmod(0o777)
-    (tmp_path / "shared" / "something").touch()
-    with pytest.raises(ConfigError, match="every user of this machine"):
-        EmbeddedServer(config_for(tmp_path / "shared")).start()
-
-
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk: both make write() fail with a named error."""
-    script = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n" + OWNER
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert "ConfigError" in run.stderr
-    assert "cannot be used (file too large)" in run.stderr
-
-
 def test_a_broken_data_file_is_told_in_the_words_of_the_server(tmp_path: Path) -> None:
     config = config_for(tmp_path)
     with EmbeddedServer(config) as server:
         ask(server.url, "SET", "key", "value")
     (data,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
     data.write_bytes(b"not an append-only file\r\n" * 10)
-    with pytest.raises(
-        StorageUnavailable, match=r"ended with exit code 1: .*[Bb]ad file format.*server\.log"
-    ):
+    with pytest.raises(StorageUnavailable, match=r"ended with exit code 1: .*[Bb]ad file format.*server\.log"):
         EmbeddedServer(config).start()
 
 
@@ -328,9 +252,7 @@ def test_without_any_server_program_three_remedies_are_named(monkeypatch: pytest
         assert remedy in str(caught.value)
 
 
-def test_a_program_on_path_comes_first_unless_it_is_too_old(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_on_path_comes_first_unless_it_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def install(name: str, version: str) -> Path:
         path = tmp_path / name
         path.write_text(f"#!/bin/sh\necho '{version} sha=00000000:0 malloc=libc bits=64'\n")
@@ -344,13 +266,3 @@ def test_a_program_on_path_comes_first_unless_it_is_too_old(
     assert find_server() != redis_server
     valkey_server = install("valkey-server", "Valkey server v=8.1.0")
     assert find_server() == valkey_server
-
-
-def test_the_lock_of_an_installation_is_free_again_when_it_is_released(tmp_path: Path) -> None:
-    first = RunLock(tmp_path)
-    first.acquire(embedded=False)
-    with pytest.raises(AlreadyRunning, match=f"pid {os.getpid()}"):
-        RunLock(tmp_path).acquire(embedded=False)
-    first.release()
-    with RunLock(tmp_path):
-        pass

@@ -58,9 +58,7 @@ def send(
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_it_answers_as_the_sample_api(
-    running: ReceiverThread, deliveries: list[Delivery], method: str
-) -> None:
+def test_it_answers_as_the_sample_api(running: ReceiverThread, deliveries: list[Delivery], method: str) -> None:
     assert send(running, method) == (200, "application/json", b'{"status":"OK"}')
     (delivery,) = deliveries
     assert (delivery.method, delivery.path, delivery.body) == (method, "/v1/webhook", BODY)
@@ -68,9 +66,7 @@ def test_it_answers_as_the_sample_api(
     assert abs(delivery.received_at - time.time()) < 5
 
 
-def test_it_verifies_signatures_of_known_secrets_only(
-    running: ReceiverThread, deliveries: list[Delivery]
-) -> None:
+def test_it_verifies_signatures_of_known_secrets_only(running: ReceiverThread, deliveries: list[Delivery]) -> None:
     known, unknown = generate_secret(), generate_secret()
     running.receiver.know(known)
     send(running, secret=known)
@@ -79,17 +75,13 @@ def test_it_verifies_signatures_of_known_secrets_only(
     assert [delivery.verified for delivery in deliveries] == [True, False, False]
 
 
-def test_it_refuses_an_event_as_often_as_it_was_told(
-    running: ReceiverThread, deliveries: list[Delivery]
-) -> None:
+def test_it_refuses_an_event_as_often_as_it_was_told(running: ReceiverThread, deliveries: list[Delivery]) -> None:
     running.receiver.refuse("e1", 2)
     assert [send(running)[0] for _ in range(3)] == [503, 503, 200]
     assert [delivery.status for delivery in deliveries] == [503, 503, 200]
 
 
-def test_other_paths_and_methods_are_not_deliveries(
-    running: ReceiverThread, deliveries: list[Delivery]
-) -> None:
+def test_other_paths_and_methods_are_not_deliveries(running: ReceiverThread, deliveries: list[Delivery]) -> None:
     assert send(running, path="/elsewhere")[0] == 404
     assert send(running, "PUT")[0] == 405
     assert deliveries == []

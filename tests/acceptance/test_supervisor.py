@@ -157,15 +157,11 @@ def test_the_delay_ends_at_30_s_and_begins_anew_after_a_settled_run(
         supervisor.poll()
     now[0] += 60
     until(lambda: bool(supervisor.poll() and not supervisor.pids))
-    delays = [
-        record.getMessage().split(" in ")[1] for record in caplog.records if " in " in record.getMessage()
-    ]
+    delays = [record.getMessage().split(" in ")[1] for record in caplog.records if " in " in record.getMessage()]
     assert delays == ["1 s", "2 s", "4 s", "8 s", "16 s", "30 s", "30 s", "30 s", "1 s"]
 
 
-def test_sigterm_is_passed_on_and_waited_for(
-    journal: Path, spawn: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_sigterm_is_passed_on_and_waited_for(journal: Path, spawn: Callable[..., subprocess.Popen[str]]) -> None:
     process = spawn(2, child(journal, 0.5))
     until(lambda: len(pids(journal)) == 2)
     process.terminate()
@@ -173,9 +169,7 @@ def test_sigterm_is_passed_on_and_waited_for(
     assert sorted(pids(journal, "stopped")) == sorted(pids(journal))
 
 
-def test_ctrl_c_in_a_terminal_lets_children_finish(
-    journal: Path, spawn: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_ctrl_c_in_a_terminal_lets_children_finish(journal: Path, spawn: Callable[..., subprocess.Popen[str]]) -> None:
     """A terminal signals the whole foreground group; children are not in it."""
     process = spawn(1, child(journal, 0.2))
     until(lambda: len(pids(journal)) == 1)
@@ -197,9 +191,7 @@ def test_a_second_ctrl_c_kills_at_once(journal: Path, spawn: Callable[..., subpr
     assert pids(journal, "stopped") == []
 
 
-def test_kill_9_of_the_supervisor_ends_its_children(
-    journal: Path, spawn: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_kill_9_of_the_supervisor_ends_its_children(journal: Path, spawn: Callable[..., subprocess.Popen[str]]) -> None:
     process = spawn(2, child(journal))
     until(lambda: len(pids(journal)) == 2)
     process.kill()

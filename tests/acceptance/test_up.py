@@ -94,10 +94,9 @@ class Up:
 
     def kill(self) -> list[int]:
         """Kill it; returns the processes that must end because of it."""
-        pids = [*self.servers(), *(self.workers() if re.search(WORKERS, self.text) else [])]
         self.process.kill()
         self.process.wait()
-        return pids
+        return [*self.servers(), *(self.workers() if re.search(WORKERS, self.text) else [])]
 
 
 @pytest.fixture

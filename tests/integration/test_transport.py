@@ -524,6 +524,27 @@ async def test_a_refused_port() -> None:
             same(await transport.send(request(url), timeout=1), error="refused", detail="connection refused")
 
 
+async def test_several_addresses_that_fail_each_in_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        async with transporting(EgressConfig(allow=("127.0.0.0/8", "::1/128"))) as transport:
+            # Where some are blocked and some refused the last one that was tried counts; either is true.
+            for addresses, errors in (
+                (["127.0.0.1", "::1"], {"refused", "unreachable"}),
+                (["127.0.0.1", "127.0.0.2"], {"refused"}),
+                (["10.0.0.1", "127.0.0.1", "::1"], {"refused", "unreachable", "blocked"}),
+                (["10.0.0.1", "10.0.0.2", "fd00::1"], {"blocked"}),
+            ):
+                resolving(monkeypatch, *addresses)
+                assert transport._connector is not None
+                transport._connector.clear_dns_cache()
+                outcome = await transport.send(request(f"http://hooks.example.com:{port}/"), timeout=1)
+                assert outcome.status is None
+                assert outcome.error in errors
+                assert "Errno" not in outcome.detail
+
+
 async def test_a_server_that_does_not_accept_is_a_connect_timeout() -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))

@@ -1,0 +1,83 @@
+"""What Redis does to workers and producers: killed and restarted, full, not there yet."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from rq import Queue
+
+from kasplo_notify import QueueFull, StorageUnavailable
+from tests.acceptance.subscriber import Answer
+from tests.acceptance.world import PATIENCE_S, World, scomp, until
+
+MakeWorld = Callable[..., World]
+
+
+def test_events_flow_on_after_redis_was_killed(make_world: MakeWorld) -> None:
+    world = make_world(delivery__delay=0.3)
+    path = world.endpoint("crm")
+    workers = world.workers(2)
+    ids = []
+    refused = 0
+    killed = False
+    while len(ids) < 200:
+        if len(ids) >= 100 and not killed:
+            assert world.server.pid is not None
+            os.kill(world.server.pid, signal.SIGKILL)
+            killed = True
+        event_id = f"event-{len(ids)}"
+        began = time.monotonic()
+        try:
+            world.notifier.emit(scomp(len(ids)), mail_class="crm", event_id=event_id)
+        except StorageUnavailable as error:
+            assert error.event_ids == (event_id,)
+            assert time.monotonic() - began < PATIENCE_S
+            refused += 1
+            if refused == 3:
+                world.server.restart()
+        else:
+            ids.append(event_id)
+            time.sleep(0.01)
+    assert refused >= 3
+    world.wait_for(path, ids, 2 * PATIENCE_S)
+    assert set(world.subscriber.taken(path)) == set(ids)
+    assert all(worker.running for worker in workers)
+
+
+def test_a_full_redis_refuses_new_events_and_delivers_the_queued_ones(make_world: MakeWorld) -> None:
+    world = make_world(delivery__delay=0.3)
+    path = world.endpoint("crm", retry_delays=(0.5,) * 20)
+    # Requeueing needs memory too: some are refused before they are taken.
+    seen = set[str]()
+    world.subscriber.decides(path, lambda hit: Answer(status=200 if hit.id in seen else seen.add(hit.id) or 500))
+    ids = world.emit("crm", 8)
+    world.redis.config_set("maxmemory", "1mb")
+    with pytest.raises(QueueFull) as refused:
+        world.emit("crm")
+    assert len(refused.value.event_ids) == 1
+    assert refused.value.pushed == 0
+    (worker,) = world.workers(1)
+    world.wait_for(path, ids, 2 * PATIENCE_S)
+    assert sorted(hit.attempt for hit in world.subscriber.hits(path)) == [1] * 8 + [2] * 8
+    assert worker.running
+    world.redis.config_set("maxmemory", "1gb")
+    ids = world.emit("crm", 5)
+    world.wait_for(path, ids)
+    # And RQ is in charge again.
+    queue = Queue("kasplo", connection=world.redis)
+    until(lambda: queue.finished_job_registry.count > 0)
+
+
+def test_a_worker_that_starts_before_redis_waits_for_it(make_world: MakeWorld) -> None:
+    world = make_world(delivery__delay=0.3)
+    path = world.endpoint("crm")
+    ids = world.emit("crm", 5)
+    world.server.stop()
+    worker = world.worker()
+    until(lambda: worker.output or not worker.running, what="a sign of life")
+    time.sleep(1)
+    assert worker.running, worker.output
+    world.server.start()
+    world.wait_for(path, ids, 2 * PATIENCE_S)
