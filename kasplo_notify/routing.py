@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
-from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.endpoint import MAX_DELAY_S, MAX_QUEUES, Endpoint, check_mail_class, check_name
 
 ANY, DEFAULT = "*", "default"
 # What an event may carry as its mail class without naming one.
@@ -84,13 +85,7 @@ class RouteTable:
         Raises:
             ValueError: The stored routes are not readable.
         """
-        rows = orjson.loads(stored) if stored else []
-        routes = [
-            Route(name, tuple(classes), tuple(types), int(queues), delay)
-            for name, classes, types, queues, delay in rows
-        ]
-        if not all(isinstance(route.endpoint, str) and route.queues > 0 for route in routes):
-            raise ValueError("a route without a name or without queues")
+        routes = [_read(row) for row in (orjson.loads(stored) if stored else [])]
         return cls((version or b"0").decode(), routes)
 
     def _match(self, mail_class: str, event_type: str) -> tuple[Route, ...]:
@@ -132,6 +127,18 @@ class RouteTable:
                     Match(route, matched=True, reason="is a default, and no other endpoint names this mail class")
                 )
         return matches
+
+
+def _read(row: Any) -> Route:
+    """One of the stored routes; ValueError or TypeError for what :func:`dump_routes` would not have written."""
+    name, classes, types, queues, delay = row
+    if not (type(classes) is type(types) is list and all(type(each) is str for each in types)):
+        raise ValueError("a route's mail classes and event types are lists")
+    if type(queues) is not int or not 1 <= queues <= MAX_QUEUES:
+        raise ValueError(f"a route has 1 to {MAX_QUEUES} queues")
+    if delay is not None and not (type(delay) in (int, float) and 0 <= delay <= MAX_DELAY_S):
+        raise ValueError(f"a route's delay is 0 to {MAX_DELAY_S} seconds")
+    return Route(check_name(name), tuple(map(check_mail_class, classes)), tuple(types), queues, delay)
 
 
 def dump_routes(endpoints: Iterable[Endpoint]) -> bytes:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from redis.exceptions import RedisError
@@ -28,7 +29,7 @@ from kasplo_notify.embedded import url_of as configured_url
 from kasplo_notify.equipment import Equipment, Tally
 from kasplo_notify.errors import NotifyError
 from kasplo_notify.guard import EgressGuard
-from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async, url_of
+from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async, explain, url_of
 from kasplo_notify.transport import Transport
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ class NotifyWorker(SimpleWorker):
 
     def handle_warm_shutdown_request(self) -> None:
         self._told_to_stop = True
+        # RQ only raises StopRequested when it is idle. Where that is swallowed (it starts a job, a log line is
+        # written) it would go on for ever; this ends it after the next job.
+        self._stop_requested = True
         super().handle_warm_shutdown_request()
 
     def work(self, burst: bool = False, *args: Any, **options: Any) -> bool:  # noqa: FBT001, FBT002 - RQ's signature
@@ -159,26 +163,23 @@ class NotifyWorker(SimpleWorker):
         assert self._equipment is not None  # noqa: S101
         loop = self._loop
         running = Drain(self._equipment, linger=0.0 if self._burst else LINGER_S)
-        told: list[tuple[signal.Signals, float]] = []
+        told: list[tuple[int, float]] = []
 
-        def on_signal(number: signal.Signals) -> None:
+        # Not the loop's own signal handlers: what comes when the loop has just ended would be lost with them. The
+        # drain looks at the clock twice a second, so it hears of a stop by then even if the wake-up is missed.
+        def on_signal(number: int, _frame: FrameType | None) -> None:
             told.append((number, time.monotonic()))
-            if told[-1][1] - told[0][1] > SAME_SIGNAL_S:
-                running.abort()
-            else:
-                running.stop()
+            again = told[-1][1] - told[0][1] > SAME_SIGNAL_S
+            loop.call_soon_threadsafe(running.abort if again else running.stop)
 
         numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers:
-            loop.add_signal_handler(number, on_signal, number)
+        before = {number: signal.signal(number, on_signal) for number in numbers}
         if self._dispatcher is not None:
             self._dispatcher.drain_begins()
         try:
             tally = loop.run_until_complete(running.run())
         finally:
             for number in numbers:
-                loop.remove_signal_handler(number)
                 signal.signal(number, before[number])
             if self._dispatcher is not None:
                 self._dispatcher.drain_ended()
@@ -286,13 +287,27 @@ def run_worker(config: Config, *, burst: bool = False) -> int:
     """Run one worker in this process, on its main thread, until it is told to stop. Returns the exit code.
 
     Raises:
-        StorageUnavailable: The configured Redis is the embedded one and does not run.
+        StorageUnavailable: The configured Redis is the embedded one and does not run; with `burst`, any Redis.
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     logging.getLogger("rq.job").setLevel(logging.WARNING)
     connection = connect(configured_url(config))
     try:
-        NotifyWorker([], connection=connection, config=config).work(burst, logging_level=None)
+        _made(connection, config, patient=not burst).work(burst, logging_level=None)
     finally:
         connection.close()
     return 0
+
+
+def _made(connection: "Redis", config: Config, *, patient: bool) -> NotifyWorker:
+    """A worker; to make one RQ needs an answer from Redis, and whoever is patient waits for it."""
+    pause = RESTART_S
+    while True:
+        try:
+            return NotifyWorker([], connection=connection, config=config)
+        except RedisError as error:
+            if not patient:
+                raise explain(error) from error
+            log.warning("redis_away: %s; the worker starts when it answers", error)
+        time.sleep(pause)
+        pause = min(2 * pause, RESTART_MOST_S)

@@ -24,7 +24,9 @@ def config() -> None:
 @config.command()
 @pass_session
 def check(session: Session) -> None:
-    """Read the configuration as every command does; exit code 3 and one sentence when it is wrong.
+    """Check the configuration.
+
+    It is read as every command reads it; when it is wrong, one sentence says where, and the exit code is 3.
 
     Example: kasplo-notify --config /etc/kasplo.toml config check
     """
@@ -38,7 +40,9 @@ def check(session: Session) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def show(session: Session, *, as_json: bool) -> None:
-    """Show every key with its value and where that was given; secrets are not shown.
+    """Show every key with its value.
+
+    And where it was given. Secrets are not shown.
 
     Example: KASPLO_DELIVERY__DELAY=5 kasplo-notify config show
     """

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
+from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
@@ -30,13 +31,19 @@ ATTEMPT = (
 # The document's four examples, then one of each other type and of what is optional.
 WIRE = (
     f'{{"event_type":"scomp",{MESSAGE},"click_tracking_id":"1927393"}}',
-    f'{{"event_type":"engine_click","event_time":1317305252,{MESSAGE},"click_url":"http://www.example.com",'
-    f'"click_tracking_id":"1927393","engine_ip":"1.2.3.4","user_agent":"{AGENT}"}}',
-    f'{{"event_type":"engine_unsub","event_time":1317305252,{MESSAGE},'
-    '"click_url":"http://www.example.com/unsub.php","click_tracking_id":"1927393"}',
+    (
+        f'{{"event_type":"engine_click","event_time":1317305252,{MESSAGE},"click_url":"http://www.example.com",'
+        f'"click_tracking_id":"1927393","engine_ip":"1.2.3.4","user_agent":"{AGENT}"}}'
+    ),
+    (
+        f'{{"event_type":"engine_unsub","event_time":1317305252,{MESSAGE},'
+        '"click_url":"http://www.example.com/unsub.php","click_tracking_id":"1927393"}'
+    ),
     ATTEMPT + "}",
-    f'{{"event_type":"engine_open","event_time":1317305252,{MESSAGE},"click_tracking_id":"1927393",'
-    f'"engine_ip":"2001:db8::1","user_agent":"{AGENT}","is_privacy_open":true}}',
+    (
+        f'{{"event_type":"engine_open","event_time":1317305252,{MESSAGE},"click_tracking_id":"1927393",'
+        f'"engine_ip":"2001:db8::1","user_agent":"{AGENT}","is_privacy_open":true}}'
+    ),
     f'{{"event_type":"bounce_all","event_time":1317305252,{MESSAGE},{BOUNCE},"synchronous":false}}',
     f'{{"event_type":"bounce_bad_address","event_time":1317305252,{MESSAGE},{BOUNCE}}}',
     f'{{"event_type":"engine_unsub","event_time":1317305252,{MESSAGE},"click_url":"","click_tracking_id":""}}',
@@ -57,7 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """An installation in which each event of WIRE was delivered once to each path."""
     with World(tmp_path_factory.mktemp("delivery")) as world:
         sub = world.subscriber
-        signed = {"mail_classes": ("promo",), "secret": SECRET}
+        signed: dict[str, Any] = {"mail_classes": ("promo",), "secret": SECRET}
         world.endpoint("post", **signed)
         world.endpoint("get", method="GET", **signed)
         world.endpoint("form-post", format="form", **signed)

@@ -1,8 +1,8 @@
 """Workers as processes: killed, stopped, many at once, started by RQ itself, with nothing to do."""
 
+import os
 import re
 import signal
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def test_two_workers_share_the_work_of_one_endpoint(make_world: MakeWorld) -> No
     path = world.endpoint("crm", max_in_flight=16)
     world.subscriber.answers(path, Answer(wait=0.05))
     both = world.workers(2)
-    ids = world.emit("crm", 1000)
+    ids = world.emit("crm", 2000)
     world.wait_for(path, ids)
     assert sorted(hit.id for hit in world.subscriber.hits(path)) == sorted(ids)
     for process in both:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -71,11 +72,12 @@ class Process:
         self._popen.wait()
 
     def wait(self, seconds: float = PATIENCE_S) -> int:
-        """The exit code; a process that does not end is killed, and fails the test."""
+        """The exit code; a process that does not end shows where it is, is killed, and fails the test."""
         try:
             return self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self._popen.send_signal(signal.SIGABRT)
+            self._popen.wait(PATIENCE_S)
             raise AssertionError(f"the process did not end within {seconds:g} s:\n{self.output}") from None
 
 
@@ -92,7 +94,11 @@ class World:
         settings = {"egress__allow": ["127.0.0.0/8"], "delivery__delay": 1} | settings
         (folder / "config.toml").touch()
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("KASPLO_")}
-        self.environ |= {"PYTHONPATH": str(ROOT), "KASPLO_CONFIG": str(folder / "config.toml")}
+        self.environ |= {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONFAULTHANDLER": "1",
+            "KASPLO_CONFIG": str(folder / "config.toml"),
+        }
         self.environ |= {f"KASPLO_{name.upper()}": _text(value) for name, value in settings.items()}
         embedded = {"redis.url": "embedded", "redis.data_dir": folder / "data"}
         self.server = EmbeddedServer(Config.load(environ=self.environ, overrides=embedded))
@@ -143,7 +149,7 @@ class World:
 
     def now(self) -> float:
         """Unix seconds by Redis' clock."""
-        seconds, microseconds = cast("tuple[int, int]", self.redis.time())
+        seconds, microseconds = self.redis.time()
         return seconds + microseconds / 1e6
 
     def backlog(self, name: str) -> int:

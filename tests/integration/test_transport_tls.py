@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 
 from kasplo_notify.config import Config
 from kasplo_notify.config_sections import DeliveryConfig, EgressConfig
@@ -18,34 +19,22 @@ from kasplo_notify.request import Request
 from kasplo_notify.transport import Transport
 
 CONFIG = Config(egress=EgressConfig(allow=("127.0.0.0/8", "::1/128")), delivery=DeliveryConfig(connect_timeout=1))
-NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-
-
-def openssl(folder: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate authority of our own."""
-    folder = tmp_path_factory.mktemp("authority")
-    subject = ("-subj", "/CN=Test authority", "-days", "1")
-    openssl(folder, "req", "-x509", *NEW_KEY, "-keyout", "ca.key", "-out", "ca.pem", *subject)
-    return folder
+def authority() -> trustme.CA:
+    """A certificate authority of our own."""
+    return trustme.CA()
 
 
 @pytest.fixture
-def certificate(authority: Path) -> Callable[..., ssl.SSLContext]:
+def certificate(authority: trustme.CA) -> Callable[..., ssl.SSLContext]:
     """Makes server contexts: certificates for `names`, good for `days`."""
 
-    def make(names: str, days: int = 1) -> ssl.SSLContext:
-        request = ("-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=test")
-        openssl(authority, "req", *NEW_KEY, *request, "-addext", f"subjectAltName={names}")
-        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-copy_extensions", "copyall")
-        sign = ("x509", "-req", "-in", "server.csr", "-out", "server.pem", "-days", str(days))
-        openssl(authority, *sign, *signing)
+    def make(*names: str, days: int = 1) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(authority / "server.pem", authority / "server.key")
+        until = datetime.now(UTC) + timedelta(days=days)
+        authority.issue_cert(*names, not_before=until - timedelta(days=2), not_after=until).configure_cert(context)
         return context
 
     return make
@@ -92,15 +81,16 @@ async def outcome_of(url: str, requests: int = 1) -> Outcome:
 
 
 @pytest.fixture
-def trusted(authority: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our authority is the one that this machine trusts."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority / "ca.pem"))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
 
 @pytest.mark.usefixtures("trusted")
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 async def test_a_good_certificate(certificate: Callable[..., ssl.SSLContext], host: str) -> None:
-    async with serving(certificate("DNS:localhost,IP:127.0.0.1")) as port:
+    async with serving(certificate("localhost", "127.0.0.1")) as port:
         outcome = await outcome_of(f"https://{host}:{port}/", requests=3)
     assert outcome == Outcome(status=200, duration_ms=0, excerpt=b"ok")
 
@@ -113,26 +103,28 @@ async def failing(tls: ssl.SSLContext | None, host: str = "localhost", greeting:
 
 
 async def test_an_unknown_authority(certificate: Callable[..., ssl.SSLContext]) -> None:
-    error, detail = await failing(certificate("DNS:localhost"))
+    error, detail = await failing(certificate("localhost"))
     assert error == "tls"
     assert detail.startswith("certificate is signed by an authority that is not trusted")
 
 
-async def test_a_self_signed_certificate(authority: Path) -> None:
+async def test_a_self_signed_certificate(authority: trustme.CA, tmp_path: Path) -> None:
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.private_key_pem.write_to_path(str(tmp_path / "ca.key"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "ca.pem", authority / "ca.key")
+    context.load_cert_chain(tmp_path / "ca.pem", tmp_path / "ca.key")
     assert await failing(context) == ("tls", "certificate is self-signed")
 
 
 @pytest.mark.usefixtures("trusted")
 async def test_an_expired_certificate(certificate: Callable[..., ssl.SSLContext]) -> None:
-    assert await failing(certificate("DNS:localhost", days=-1)) == ("tls", "certificate expired")
+    assert await failing(certificate("localhost", days=-1)) == ("tls", "certificate expired")
 
 
 @pytest.mark.usefixtures("trusted")
 async def test_a_certificate_for_another_name(certificate: Callable[..., ssl.SSLContext]) -> None:
-    assert await failing(certificate("DNS:other.example")) == ("tls", "certificate is for another name")
-    address = await failing(certificate("DNS:localhost"), host="127.0.0.1")
+    assert await failing(certificate("other.example")) == ("tls", "certificate is for another name")
+    address = await failing(certificate("localhost"), host="127.0.0.1")
     assert address == ("tls", "certificate is for another address")
 
 

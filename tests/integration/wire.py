@@ -19,15 +19,18 @@ class Wire:
         url: Where the server under test is; any other URL is connected to as it is.
         fake: The server in this process, when it is not a real one.
         sent: Names of what was sent to any server: `script` or `read`.
+        good: Scripts that go well before others are refused or lost. Counted down.
         refuse: Scripts that are not sent: the connection is refused. Counted down.
         lose: Scripts whose reply does not come back. Counted down.
+        on_loss: Called when a reply is lost.
     """
 
     def __init__(self, url: str, fake: "fakeredis.FakeServer | None" = None) -> None:
         self.url = url
         self.fake = fake
         self.sent: list[str] = []
-        self.refuse = self.lose = 0
+        self.good = self.refuse = self.lose = 0
+        self.on_loss: Callable[[], object] = lambda: None
 
     def connect(self, url: str, **options: Any) -> "redis.Redis":
         mine = url == self.url and self.fake is not None
@@ -47,7 +50,7 @@ class Wire:
 
     def connect_async(self, url: str, **options: Any) -> "redis.asyncio.Redis":
         mine = url == self.url and self.fake is not None
-        client = fakeredis.FakeAsyncRedis(server=self.fake) if mine else _connect_async(url, **options)
+        client = fakeredis.FakeAsyncRedis(server=self.fake, max_connections=1000) if mine else _connect_async(url, **options)
         send_script, send_text, pipeline = client.evalsha, client.eval, client.pipeline
 
         def through(send: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,11 +74,14 @@ class Wire:
 
     def _before(self) -> None:
         self.sent.append("script")
-        if self.refuse:
+        if self.refuse and not self.good:
             self.refuse -= 1
             raise redis.ConnectionError("Connection refused.")
 
     def _after(self) -> None:
-        if self.lose:
+        if self.good:
+            self.good -= 1
+        elif self.lose:
             self.lose -= 1
+            self.on_loss()
             raise redis.ConnectionError("Connection closed by server.")

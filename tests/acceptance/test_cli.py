@@ -1,0 +1,181 @@
+"""The registry on the command line, as operators use it: real processes, a real server, a real subscriber."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from kasplo_notify.catalogue import EVENT_TYPES
+from kasplo_notify.signature import verify
+from tests.acceptance.commands import Cli, installation
+from tests.acceptance.subscriber import Answer
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    with installation(tmp_path_factory.mktemp("cli")) as cli:
+        yield cli
+
+
+def test_add_shows_the_secret_once_and_no_other_command_shows_it(cli: Cli) -> None:
+    url = cli.world.subscriber.url("/secretive")
+    options = ("--basic", "joe:hunter2", "--header", "X-Api-Key: sesame", "--mail-class", "secretive")
+    added = cli.ok("endpoint", "add", "secretive", url, *options)
+    (secret,) = (word for word in added.out.split() if word.startswith("whsec_") and len(word) > 30)
+    assert added.out.count(secret) == 1
+    assert "kasplo-notify endpoint test secretive" in added.out
+    rotated = cli.ok("endpoint", "rotate-secret", "secretive", "--json").json["secret"]
+    for args in (
+        ("endpoint", "list"),
+        ("endpoint", "list", "--json"),
+        ("endpoint", "show", "secretive"),
+        ("endpoint", "show", "secretive", "--json"),
+        ("endpoint", "update", "secretive", "--timeout", "7"),
+        ("endpoint", "test", "secretive"),
+        ("endpoint", "test", "secretive", "--json"),
+        ("status", "--json"),
+        ("config", "show"),
+    ):
+        ran = cli.ok(*args)
+        for hidden in (secret, rotated, "hunter2", "am9lOmh1bnRlcjI", "sesame"):
+            assert hidden not in ran.out + ran.err, args
+
+
+def test_an_endpoint_is_registered_changed_and_shown_as_it_was_asked_for(cli: Cli) -> None:
+    options = ("--method", "get", "--format", "form", "--mail-class", "a", "--mail-class", "b", "--event-type", "scomp")
+    limits = ("--delay", "2.5", "--timeout", "5", "--max-in-flight", "8", "--queues", "2", "--secret", "none")
+    cli.ok("endpoint", "add", "asked", "https://asked.example.com", *options, *limits, "--header", "X-Tenant: 42")
+    shown = cli.ok("endpoint", "show", "asked", "--json").json
+    expected = {
+        "name": "asked",
+        "url": "https://asked.example.com/",
+        "method": "GET",
+        "format": "form",
+        "mail_classes": ["a", "b"],
+        "event_types": ["scomp"],
+        "headers": {"X-Tenant": "42"},
+        "secret": None,
+        "basic": None,
+        "delay": 2.5,
+        "timeout": 5.0,
+        "max_in_flight": 8,
+        "queues": 2,
+        "state": "active",
+        "waiting": 0,
+    }
+    assert {key: shown[key] for key in expected} == expected
+
+    changed = cli.ok("endpoint", "update", "asked", "--timeout", "default", "--no-headers", "--mail-class", "c")
+    assert "5 s -> 10 s (default)" in changed.out
+    after = cli.ok("endpoint", "show", "asked", "--json").json
+    assert (after["timeout"], after["headers"], after["mail_classes"]) == (None, {}, ["c"])
+    assert (after["delay"], after["event_types"]) == (2.5, ["scomp"])
+    assert cli.ok("endpoint", "update", "asked", "--all-event-types").code == 0
+    assert cli.ok("endpoint", "show", "asked", "--json").json["event_types"] == []
+    assert "already" in cli.ok("endpoint", "update", "asked", "--delay", "2.5").out
+
+
+def test_a_name_that_is_taken_or_unknown_is_refused(cli: Cli) -> None:
+    cli.world.endpoint("taken")
+    again = cli.run("endpoint", "add", "taken", "https://example.com")
+    assert (again.code, "endpoint update taken" in again.err) == (2, True)
+    for args in (("endpoint", "show"), ("endpoint", "pause"), ("attempts",), ("status",), ("endpoint", "test")):
+        ran = cli.run(*args, "takn")
+        assert (ran.code, "did you mean 'taken'?" in ran.err) == (2, True), args
+
+
+def test_pause_keeps_and_resume_lets_go(cli: Cli) -> None:
+    cli.world.endpoint("pausing")
+    cli.world.emit("pausing", 3)
+    assert "it keeps 3 events" in cli.ok("endpoint", "pause", "pausing").out
+    status = cli.ok("status", "pausing", "--json").json["endpoints"][0]
+    assert (status["state"], status["paused_reason"], status["waiting"]) == ("paused", "operator", 3)
+    assert "paused: by an operator since" in cli.ok("status").out
+    assert "it has 3 events to send" in cli.ok("endpoint", "resume", "pausing").out
+    assert "neither paused" in cli.ok("endpoint", "resume", "pausing").out
+
+
+def test_remove_counts_asks_and_keeps_the_backlog_as_dead_letters(cli: Cli) -> None:
+    cli.world.endpoint("leaving")
+    cli.world.emit("leaving", 1200)
+    refused = cli.run("endpoint", "remove", "leaving")
+    assert (refused.code, "pass --yes" in refused.err) == (2, True)
+    declined = cli.answer(b"n\n", "endpoint", "remove", "leaving")
+    assert (declined.code, "Nothing was changed." in declined.err) == (1, True)
+    assert cli.world.backlog("leaving") == 1200
+    agreed = cli.answer(b"y\n", "endpoint", "remove", "leaving")
+    assert agreed.code == 0
+    assert "1,200 events not delivered yet will become dead letters." in agreed.err
+    assert "1,200 events kept as dead letters" in agreed.out
+    assert len(cli.world.dead("leaving")) == 1200
+    assert cli.run("endpoint", "show", "leaving").code == 2
+
+
+def test_remove_drops_the_backlog_only_when_told_in_so_many_words(cli: Cli) -> None:
+    cli.world.endpoint("dropping")
+    cli.world.emit("dropping", 30)
+    assert "30 events deleted" in cli.ok("endpoint", "remove", "dropping", "--drop-backlog", "--yes").out
+    assert cli.run("dead", "list", "dropping").code == 2
+
+
+def test_a_rotated_secret_signs_beside_the_old_one_until_the_overlap_ends(cli: Cli) -> None:
+    url = cli.world.subscriber.url("/rotating")
+    old = cli.ok("endpoint", "add", "rotating", url, "--mail-class", "rotating", "--json").json["secret"]
+    new = cli.ok("endpoint", "rotate-secret", "rotating", "--overlap", "1", "--json").json["secret"]
+    cli.ok("endpoint", "test", "rotating")
+    alone = cli.ok("endpoint", "rotate-secret", "rotating", "--overlap", "0", "--json").json["secret"]
+    cli.ok("endpoint", "test", "rotating")
+    both, last = cli.world.subscriber.hits("/rotating")
+    for hit, valid, invalid in ((both, (old, new), (alone,)), (last, (alone,), (old, new))):
+        headers = {key: value for key, value in hit.headers if key.startswith("webhook-")}
+        assert all(verify(secret, headers, hit.body, time.time()) for secret in valid)
+        assert not any(verify(secret, headers, hit.body, time.time()) for secret in invalid)
+
+
+def test_a_sample_goes_the_way_of_deliveries_and_is_not_stored(cli: Cli) -> None:
+    cli.world.endpoint("sampled", mail_classes=("promo",), event_types=("engine_open",))
+    before = cli.ok("status", "--json").json
+    ran = cli.ok("endpoint", "test", "sampled")
+    (hit,) = cli.world.subscriber.hits("/sampled")
+    assert hit.id.startswith("test_")
+    assert json.loads(hit.body) == dict(EVENT_TYPES["engine_open"].example)
+    assert hit.header("X-Kasplo-Mail-Class") == "promo"
+    for shown in (
+        f"POST {cli.world.subscriber.url('/sampled')}",
+        hit.id,
+        "HTTP 200 after",
+        "Accepted",
+        '{"status":"OK"}',
+    ):
+        assert shown in ran.out
+    after = cli.ok("status", "--json").json
+    backlogs = [[(each["name"], each["waiting"]) for each in status["endpoints"]] for status in (before, after)]
+    assert backlogs[0] == backlogs[1]
+    assert after["emitted"] == before["emitted"]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(500, "sent again in about"), (302, "redirects are not followed"), (410, "would pause this endpoint")],
+)
+def test_a_refused_sample_is_exit_code_1_and_says_what_it_would_mean(cli: Cli, status: int, words: str) -> None:
+    path = cli.world.endpoint(f"refusing{status}")
+    cli.world.subscriber.answers(path, Answer(status=status))
+    ran = cli.run("endpoint", "test", f"refusing{status}", "--event-type", "scomp")
+    assert ran.code == 1
+    assert f"HTTP {status} after" in ran.out
+    assert words in ran.out
+    asked = cli.run("endpoint", "test", f"refusing{status}", "--json")
+    assert (asked.code, asked.json["status"], asked.json["accepted"]) == (1, status, False)
+
+
+def test_a_sample_that_finds_no_server_or_is_blocked_says_so(cli: Cli) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        cli.world.endpoint("nobody", url=f"http://127.0.0.1:{unused.getsockname()[1]}/")
+        ran = cli.run("endpoint", "test", "nobody")
+    assert (ran.code, "connection refused" in ran.out) == (1, True)
+    blocked = cli.run("endpoint", "test", "nobody", environ={"KASPLO_EGRESS__ALLOW": "[]"})
+    assert (blocked.code, "loopback" in blocked.out) == (1, True)

@@ -1,0 +1,206 @@
+"""The command line without Redis: help for everything, a sentence and an exit code for every mistake."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from kasplo_notify.catalogue import EVENT_TYPES
+from kasplo_notify.cli import root
+
+GROUPS = ("endpoint", "dead", "config")
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration but the defaults, and nothing in the data folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KASPLO_REDIS__DATA_DIR", str(tmp_path / "data"))
+
+
+def run(*args: str, given: str | None = None) -> Result:
+    return CliRunner().invoke(root, list(args), input=given)
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    """The path of every command that is not hidden."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if command.hidden:
+            continue
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+@pytest.mark.parametrize("path", list(commands(root)), ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    assert "Example: " in result.output
+    assert "\b" not in result.output
+    assert "..." not in result.output.partition("Commands:")[2]
+    assert run(*path, "-h").output == result.output
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert {" ".join(path) for path in commands(root)} == {
+        *("up", "worker", "route", "events", "emit", "status", "attempts", *GROUPS),
+        *(f"endpoint {name}" for name in ("add", "list", "show", "update", "pause", "resume", "remove", "test")),
+        "endpoint rotate-secret",
+        *(f"dead {name}" for name in ("list", "show", "replay", "purge", "export")),
+        *("config check", "config show"),
+    }
+
+
+def test_help_shows_the_commands_by_task_and_not_the_hidden_one() -> None:
+    output = run("--help").output
+    positions = [output.index(f"\n  {name} ") for name in ("up", "worker", "endpoint", "emit", "status", "dead")]
+    assert positions == sorted(positions)
+    assert "worker-child" not in output
+
+
+@pytest.mark.parametrize("args", [(), *((group,) for group in GROUPS)])
+def test_without_a_command_the_help_is_shown(args: tuple[str, ...]) -> None:
+    result = run(*args)
+    assert result.exit_code == 2
+    assert "Commands:" in result.stderr or "Watch:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("endpont",), "did you mean 'endpoint'?"),
+        (("frobnicate",), "the commands are up, worker, endpoint"),
+        (("dead", "lst"), "did you mean 'list'?"),
+        (("events", "--jsn"), "--json"),
+        (("events", "engine_clik"), "did you mean engine_click?"),
+        (("route",), "--event-type"),
+        (("route", "--event-type", "click"), "'click' is not an event type"),
+        (("route", "--event-type", "scomp", "--mail-class", ""), "mail_class"),
+        (("endpoint", "add", "crm"), "URL"),
+        (("endpoint", "add", "CRM", "https://example.com"), "lower-case"),
+        (("endpoint", "add", "crm", "http://127.0.0.1/"), "egress.allow"),
+        (("endpoint", "add", "crm", "ftp://example.com/"), "https://"),
+        (("endpoint", "add", "crm", "https://u:p@example.com/"), "--basic"),
+        (("endpoint", "add", "crm", "https://example.com", "--header", "x"), "Name: value"),
+        (("endpoint", "add", "crm", "https://example.com", "--header", "Host: x"), "Host"),
+        (("endpoint", "add", "crm", "https://example.com", "--secret", "x"), "whsec_"),
+        (("endpoint", "add", "crm", "https://example.com", "--delay", "soon"), "not a number"),
+        (("endpoint", "add", "crm", "https://example.com", "--delay", "nan"), "delay"),
+        (("endpoint", "add", "crm", "https://example.com", "--timeout", "26"), "worker.lease"),
+        (("endpoint", "add", "crm", "https://example.com", "--queues", "9" * 5000), "--queues"),
+        (("endpoint", "add", "crm", "https://example.com", "--queues", "1e3"), "not a whole number"),
+        (("endpoint", "add", "crm", "https://example.com", "--method", "PUT"), "--method"),
+        (("endpoint", "add", "crm", "https://example.com", "--event-type", "scmp"), "did you mean scomp?"),
+        (("endpoint", "update", "crm"), "at least one option"),
+        (("endpoint", "update", "crm", "--no-basic", "--basic", "a:b"), "exclude each other"),
+        (("endpoint", "rotate-secret", "crm", "--secret", "none"), "whsec_"),
+        (("endpoint", "rotate-secret", "crm", "--overlap", "-1"), "--overlap"),
+        (("dead", "list", "--since", "yesterday"), "ISO 8601"),
+        (("dead", "list", "--since", "1h", "--until", "2h"), "before --since"),
+        (("dead", "replay", "--pace", "fast"), "--pace"),
+        (("attempts", "crm", "-n", "0"), "-n"),
+        (("worker", "-n", "0"), "-n"),
+        (("emit", "no-such-file"), "cannot be read"),
+        (("emit", "."), "cannot be read"),
+        (("emit", "--mail-class", "\x1b[31m"), "mail_class"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_exit_code_2(args: tuple[str, ...], words: str) -> None:
+    result = run(*args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert words in line
+    assert line.isprintable()
+
+
+def test_the_configuration_is_checked_by_every_command(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[delivery]\ndely = 3\n")
+    for args in (("status",), ("config", "check"), ("worker",), ("up",), ("emit", "-"), ("dead", "list")):
+        for whole in (("--config", "bad.toml", *args), (*args, "--config", "bad.toml")):
+            result = run(*whole)
+            assert result.exit_code == 3, whole
+            assert "did you mean delivery.delay?" in result.stderr
+            assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_environment_configures_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KASPLO_DELIVERY__DELAY", "-1")
+    for args in (("status",), ("route", "--event-type", "scomp"), ("endpoint", "list")):
+        result = run(*args)
+        assert result.exit_code == 3
+        assert "KASPLO_DELIVERY__DELAY" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("status",),
+        ("endpoint", "list"),
+        ("endpoint", "add", "crm", "https://example.com"),
+        ("attempts", "crm"),
+        ("dead", "list"),
+        ("dead", "purge", "--yes"),
+        ("route", "--event-type", "scomp"),
+    ],
+    ids=" ".join,
+)
+def test_without_a_server_the_exit_code_is_4_and_the_remedy_is_named(args: tuple[str, ...]) -> None:
+    result = run(*args)
+    assert result.exit_code == 4
+    assert "kasplo-notify up" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_config_show_tells_values_sources_and_no_secrets(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(
+        '[redis]\nurl = "redis://joe:hunter2@example.com/0"\n[web]\ntoken = "a-token-of-many-letters"\n'
+    )
+    for args in (("config", "show"), ("config", "show", "--json")):
+        output = run(*args).output
+        assert "hunter2" not in output
+        assert "a-token-of-many-letters" not in output
+        assert "delivery.delay" in output
+        assert "file config.toml" in output
+    checked = run("config", "check")
+    assert (checked.exit_code, "3 keys given" in checked.output) == (0, True)
+
+
+def test_events_shows_the_catalogue() -> None:
+    output = run("events").output
+    assert [line.split()[0] for line in output.splitlines()[1:8]] == list(EVENT_TYPES)
+    for name, event_type in EVENT_TYPES.items():
+        shown = run("events", name).output
+        assert all(f"\n{field.name} " in shown for field in event_type.fields)
+
+
+def test_only_the_module_of_a_command_is_imported() -> None:
+    """`events` in a shell loop does not pay for redis-py, aiohttp and RQ."""
+    code = (
+        "import sys; from kasplo_notify.cli import root\n"
+        "try: root(['events'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'redis', 'aiohttp', 'rq'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_fault_of_ours_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("it\nbroke")
+
+    monkeypatch.setattr("kasplo_notify.cli.config.table", broken)
+    result = run("config", "show")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "RuntimeError: it\\nbroke" in line
