@@ -1,4 +1,4 @@
-"""Installations for the acceptance tests: of a test's own, of a module, and one that waits the real 30 seconds."""
+"""Installations for the acceptance tests: of a test's own, and one for what takes half a minute."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.subscriber import Hit
+from tests.acceptance.subscriber import Answer
 from tests.acceptance.world import World
-
-REAL_DELAY_TEST = "test_an_event_is_held_for_the_real_thirty_seconds"
 
 
 @pytest.fixture
@@ -29,42 +27,45 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RealDelay:
-    """Events that wait the 30 seconds of the default configuration.
+class LongRun:
+    """What runs beside all other tests, with the default delay of 30 seconds.
 
     Attributes:
         world: Where.
-        emitted: Event id -> Unix seconds by Redis' clock, read before it was emitted.
+        emitted: Events to /real by POST and by GET: id -> Unix seconds by Redis' clock, read before the emit.
+        down: Ids of the events, all due at once, for /down, which only answers 500.
     """
 
     world: World
     emitted: dict[str, float]
-
-    def arrived(self) -> list[Hit]:
-        return self.world.subscriber.hits("/real")
+    down: list[str]
 
 
 @pytest.fixture(scope="session")
-def real_delay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDelay]:
-    """Events emitted before the first test runs."""
-    with World(tmp_path_factory.mktemp("real"), delivery__delay=30) as world:
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LongRun]:
+    """Begins before the first test; the tests that ask for it come last."""
+    with World(tmp_path_factory.mktemp("long-run"), delivery__delay=30) as world:
         world.endpoint("post", "/real", mail_classes=("real",))
         world.endpoint("get", "/real", mail_classes=("real",), method="GET")
+        world.endpoint("down", delay=0, retry_delays=(1.0,) * 50)
+        world.subscriber.answers("/down", Answer(status=500))
         world.workers(1)
         emitted = {}
         for _ in range(3):
             before = world.now()
             emitted[world.emit("real")[0]] = before
-        yield RealDelay(world=world, emitted=emitted)
+        yield LongRun(world=world, emitted=emitted, down=world.emit("down", 500))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _begin_the_real_delay(request: pytest.FixtureRequest) -> None:
-    """Let the 30 seconds pass while the other tests run."""
-    if any(item.name == REAL_DELAY_TEST for item in request.session.items):
-        request.getfixturevalue("real_delay")
+def _begin_the_long_run(request: pytest.FixtureRequest) -> None:
+    if any(_in_the_long_run(item) for item in request.session.items):
+        request.getfixturevalue("long_run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Judge the real delay last, when it has passed."""
-    items.sort(key=lambda item: item.name == REAL_DELAY_TEST)
+    items.sort(key=_in_the_long_run)
+
+
+def _in_the_long_run(item: pytest.Item) -> bool:
+    return "long_run" in getattr(item, "fixturenames", ())

@@ -2,47 +2,44 @@
 
 from collections.abc import Callable
 
+from tests.acceptance.conftest import LongRun
 from tests.acceptance.subscriber import Answer
 from tests.acceptance.world import PATIENCE_S, World, until
 
-WAITING = 500
 # Ten failures open the breaker; more are made in the 50 ms until a worker's answers are in Redis.
 BEFORE_OPEN = 150
 FIRST_PROBE_S = 5.0
 
 
-def test_the_breaker_sends_probes_only_and_lets_everything_through_afterwards(
-    make_world: Callable[..., World],
-) -> None:
+def test_after_ten_failures_an_endpoint_waits_until_probes_succeed(make_world: Callable[..., World]) -> None:
     world = make_world(delivery__delay=0.3)
     sub = world.subscriber
-    down = world.endpoint("down", retry_delays=(1.0,) * 50)
-    better = world.endpoint("better", retry_delays=(1.0,) * 50)
-    for path in (down, better):
-        sub.answers(path, Answer(status=500))
-    world.emit("down", WAITING)
-    ids = world.emit("better", WAITING)
+    path = world.endpoint("crm", retry_delays=(1.0,) * 50)
+    sub.answers(path, Answer(status=500))
+    ids = world.emit("crm", 500)
     world.workers(2)
-    until(lambda: all(health.open for health in world.registry.health(["down", "better"]).values()))
-    sub.answers(better, Answer())
-
-    world.wait_for(better, ids, FIRST_PROBE_S + PATIENCE_S)
-    assert sorted(sub.taken(better)) == sorted(ids)
-    hits = sub.hits(better)
+    until(lambda: world.registry.health(["crm"])["crm"].open)
+    sub.answers(path, Answer())
+    world.wait_for(path, ids, FIRST_PROBE_S + PATIENCE_S)
+    assert sorted(sub.taken(path)) == sorted(ids)
+    hits = sub.hits(path)
     refused = [hit for hit in hits if hit.status == 500]
-    assert len(refused) <= BEFORE_OPEN
-    probes = hits[len(refused) :]
-    assert probes[0].at >= refused[9].at + FIRST_PROBE_S
-
-    # The other one is still down: a probe after 5 s, the next 10 s after that.
-    until(lambda: len(probes_of(world, down)) >= 2, FIRST_PROBE_S * 3 + PATIENCE_S)
-    first, second = probes_of(world, down)[:2]
-    assert len(sub.hits(down)) - len(probes_of(world, down)) <= BEFORE_OPEN
-    assert second - first >= 2 * FIRST_PROBE_S
-    assert world.backlog("down") == WAITING
+    assert 10 <= len(refused) <= BEFORE_OPEN
+    probe = hits[len(refused)]
+    assert probe.at >= refused[9].at + FIRST_PROBE_S
 
 
-def probes_of(world: World, path: str) -> list[float]:
-    """When requests came that were later than the failures that opened the breaker."""
-    hits = world.subscriber.hits(path)
-    return [hit.at for hit in hits if hit.at >= hits[9].at + FIRST_PROBE_S]
+def test_an_endpoint_that_stays_down_gets_single_probes_that_become_rarer(long_run: LongRun) -> None:
+    sub = long_run.world.subscriber
+    opened = sub.hits("/down")[9].at
+
+    def probes() -> list[float]:
+        return [hit.at for hit in sub.hits("/down") if hit.at >= opened + FIRST_PROBE_S]
+
+    until(lambda: len(probes()) >= 2, 3 * FIRST_PROBE_S + PATIENCE_S)
+    assert len(sub.hits("/down")) - len(probes()) <= BEFORE_OPEN
+    waits = [later - earlier for earlier, later in zip(probes(), probes()[1:], strict=False)]
+    # Each probe waits twice as long as the one before, a minute at most.
+    expected = [min(60.0, FIRST_PROBE_S * 2**number) for number in range(1, len(waits) + 1)]
+    assert all(wait >= least for wait, least in zip(waits, expected, strict=True))
+    assert long_run.world.backlog("down") == len(long_run.down)

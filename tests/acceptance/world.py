@@ -94,11 +94,8 @@ class World:
         settings = {"egress__allow": ["127.0.0.0/8"], "delivery__delay": 1} | settings
         (folder / "config.toml").touch()
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("KASPLO_")}
-        self.environ |= {
-            "PYTHONPATH": str(ROOT),
-            "PYTHONFAULTHANDLER": "1",
-            "KASPLO_CONFIG": str(folder / "config.toml"),
-        }
+        self.environ |= {"PYTHONPATH": str(ROOT), "KASPLO_CONFIG": str(folder / "config.toml")}
+        self.environ["PYTHONFAULTHANDLER"] = "1"
         self.environ |= {f"KASPLO_{name.upper()}": _text(value) for name, value in settings.items()}
         embedded = {"redis.url": "embedded", "redis.data_dir": folder / "data"}
         self.server = EmbeddedServer(Config.load(environ=self.environ, overrides=embedded))
