@@ -3,11 +3,12 @@ PYTHON ?= python3
 INSTALLED := .venv/.installed
 ARGS ?=
 
-.PHONY: help demo test lint types clean
+.PHONY: help demo test lint types bench clean
 
 help:
 	@echo 'make demo    all seven events delivered before your eyes, in about a minute'
 	@echo 'make test    the tests (ARGS="-k name" chooses)'
+	@echo 'make bench   figures, as ratios measured in one run (ARGS="--quick" is shorter)'
 	@echo 'make lint    ruff: lint rules and format'
 	@echo 'make types   mypy, strict'
 	@echo 'make clean   remove .venv, caches and builds'
@@ -25,6 +26,9 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	@.venv/bin/mypy
+
+bench: $(INSTALLED)
+	@.venv/bin/python -m tests.benchmarks $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

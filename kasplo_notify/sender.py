@@ -53,11 +53,11 @@ class Sender:
         max_age_ms = self._gear.config.delivery.max_age * 1000
         for item in held.add(rows, asked):
             if item.event is None:
-                self._give_up(held, item, "broken_record")
+                self._give_up(held, item, "broken_record", "the stored record is not an event")
             elif item.event.id == held.suspect:
-                self._give_up(held, item, "poison")
+                self._give_up(held, item, "poison", "workers died while it alone was being delivered")
             elif now_ms - max(item.progress.first_due_ms, held.resumed_ms) > max_age_ms:
-                self._give_up(held, item, "too_old")
+                self._give_up(held, item, "too_old", "it was older than delivery.max_age")
             else:
                 held.keep(item)
                 self._buffered += 1
@@ -132,7 +132,7 @@ class Sender:
         except UnbuildableEvent as error:
             log.error("event_unbuildable: %s for %s: %s", event.id, held.endpoint, error)  # noqa: TRY400
             held.finished(item)
-            self._give_up(held, item, "unbuildable")
+            self._give_up(held, item, "unbuildable", str(error))
             return
         if held.probe:
             self.close(held)
@@ -166,7 +166,7 @@ class Sender:
         self._settlement.add(Result(held, item, verdict, outcome), now)
         self.list(held)
 
-    def _give_up(self, held: Held, item: Item, reason: str) -> None:
+    def _give_up(self, held: Held, item: Item, reason: str, detail: str) -> None:
         self._tally.dead += 1
         verdict = Verdict(action="dead", reason=reason)
-        self._settlement.add(Result(held, item, verdict, None), time.monotonic())
+        self._settlement.add(Result(held, item, verdict, None, detail), time.monotonic())

@@ -17,12 +17,21 @@ _DETAIL, _EXCERPT = 300, 256
 
 @dataclass(slots=True)
 class Result:
-    """One item and its verdict; `outcome` is None when no request was made."""
+    """One item and its verdict.
+
+    Attributes:
+        held: The queue it was read from.
+        item: The event.
+        verdict: What becomes of it.
+        outcome: What came of the request; None when none was made.
+        detail: Why none was made, in words.
+    """
 
     held: Held
     item: Item
     verdict: Verdict
     outcome: Outcome | None
+    detail: str = ""
 
 
 class Settlement:
@@ -79,6 +88,14 @@ class Settlement:
         self._sent = 0
 
 
+def _detail(result: Result) -> str:
+    """What an operator reads about a failure that is not a verdict's one word."""
+    outcome = result.outcome
+    if outcome is None or result.verdict.action == "delivered":
+        return result.detail
+    return outcome.detail or f"the answer was {outcome.status}"
+
+
 def _row(result: Result) -> tuple[Arg, ...]:
     item, verdict, outcome = result.item, result.verdict, result.outcome
     before = item.progress
@@ -92,7 +109,7 @@ def _row(result: Result) -> tuple[Arg, ...]:
         progress.pack(),
         int(verdict.delay * 1000),
         verdict.reason,
-        (outcome.detail if outcome else verdict.reason)[:_DETAIL].encode(errors="replace"),
+        _detail(result)[:_DETAIL].encode(errors="replace"),
         int(verdict.strikes),
         int((verdict.endpoint_wait or 0) * 1000),
         "" if outcome is None or outcome.status is None else outcome.status,

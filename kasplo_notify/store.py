@@ -82,7 +82,7 @@ class Call:
 
 def explain(error: RedisError | OSError) -> NotifyError:
     """The error of ours that stands for one of Redis' errors."""
-    text = str(error) or type(error).__name__
+    text = (str(error) or type(error).__name__).rstrip(".")
     if isinstance(error, OutOfMemoryError):
         return QueueFull("Redis is full (maxmemory): give it more memory, or let the backlog drain, then try again")
     if isinstance(error, AuthenticationError):

@@ -166,6 +166,6 @@ def _introduce(
     for command, what in (
         ("kasplo-notify endpoint add crm https://crm.example.com/hook", "a subscriber"),
         ("kasplo-notify emit events.jsonl", "events, one JSON object a line"),
-        ("kasplo-notify status --watch", "what is waiting, and what arrived"),
+        ("kasplo-notify status", "what is waiting, and what arrived"),
     ):
         out.line(f"  {command:<60}  {out.dim(what)}")

@@ -1,6 +1,7 @@
 """An endpoint that only fails is left alone but for single probes, and gets everything when it is well again."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from tests.acceptance.conftest import LongRun
 from tests.acceptance.subscriber import Answer
@@ -38,7 +39,7 @@ def test_an_endpoint_that_stays_down_gets_single_probes_that_become_rarer(long_r
 
     until(lambda: len(probes()) >= 2, 3 * FIRST_PROBE_S + PATIENCE_S)
     assert len(sub.hits("/down")) - len(probes()) <= BEFORE_OPEN
-    waits = [later - earlier for earlier, later in zip(probes(), probes()[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(probes())]
     # Each probe waits twice as long as the one before, a minute at most.
     expected = [min(60.0, FIRST_PROBE_S * 2**number) for number in range(1, len(waits) + 1)]
     assert all(wait >= least for wait, least in zip(waits, expected, strict=True))
