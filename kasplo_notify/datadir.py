@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import stat
 import time
 from dataclasses import dataclass
@@ -165,8 +166,8 @@ class RunLock:
         fd = open_lock(folder / "run.lock")
         if fd is None:
             raise AlreadyRunning(self._who_runs())
-        socket = str(socket_path(folder)) if embedded else ""
-        write_lock(fd, json.dumps({"pid": os.getpid(), "since": time.time(), "socket": socket}))
+        path = str(socket_path(folder)) if embedded else ""
+        write_lock(fd, json.dumps({"pid": os.getpid(), "since": time.time(), "socket": path}))
         self._fd = fd
 
     def release(self) -> None:
@@ -219,6 +220,18 @@ def write_lock(fd: int, text: str) -> None:
 
 def _fits(path: Path) -> bool:
     return len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH
+
+
+def connect(path: Path) -> socket.socket:
+    """A connection to the server's socket, within a second; raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(1.0)
+    try:
+        connection.connect(str(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _probe(folder: Path) -> None:

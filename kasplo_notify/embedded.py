@@ -10,7 +10,6 @@ only the owner of a server needs is imported when a server is started.
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import urllib.parse
 from pathlib import Path
@@ -49,7 +48,7 @@ def attached_url(config: Config) -> str:
     path = Path(note.socket) if note is not None and note.socket else socket_path(data_dir)
     try:
         datadir.check_socket_folder(path, data_dir)
-        connect(path).close()
+        datadir.connect(path).close()
     except PermissionError:
         raise StorageUnavailable(
             f"The embedded server in {data_dir} belongs to another user; run this as that user, or set "
@@ -154,18 +153,6 @@ class EmbeddedServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def connect(path: Path) -> socket.socket:
-    """A connection to the server's socket, within a second; raises OSError."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(1.0)
-    try:
-        connection.connect(str(path))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 def _url(path: Path) -> str:

@@ -17,7 +17,6 @@ import time
 from typing import TYPE_CHECKING
 
 from kasplo_notify import datadir
-from kasplo_notify.embedded import connect
 from kasplo_notify.errors import StorageUnavailable
 from kasplo_notify.server_program import last_words, open_log, options
 
@@ -197,7 +196,7 @@ def _kill_group(pid: int) -> None:
 def _ping(path: Path) -> bytes:
     """The first bytes of the answer to PING, empty while nobody answers."""
     try:
-        with connect(path) as connection:
+        with datadir.connect(path) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(512)
     except OSError:

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -65,7 +65,7 @@ class RecordingNotifier:
     def close(self) -> None:
         """There is nothing to close."""
 
-    def __enter__(self) -> "RecordingNotifier":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

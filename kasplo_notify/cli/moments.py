@@ -29,6 +29,25 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
             self.fail(f"{value!r} is neither ISO 8601 (2026-01-31T12:00) nor a time ago (30m, 2h, 3d).", param, ctx)
 
 
+class Span(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """A duration, in seconds: `90s`, `30m`, `24h`, `3d`, `1w`, or `0`; at most `most` seconds."""
+
+    name = "duration"
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        parts = _AGO.fullmatch(text)
+        if parts is None and text != "0":
+            self.fail(f"{text[:60]!r} is not a duration (90s, 30m, 24h, 3d, or 0).", param, ctx)
+        seconds = float(parts[1]) * _SECONDS[parts[2].lower()] if parts else 0.0
+        if seconds > self._most:
+            self.fail(f"{text[:60]!r} is longer than {span(self._most)}.", param, ctx)
+        return seconds
+
+
 def local(ms: float) -> str:
     """Unix milliseconds as local time, for people."""
     try:

@@ -9,7 +9,7 @@ import click
 
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.cli.errors import Refused
-from kasplo_notify.cli.moments import iso, local, span
+from kasplo_notify.cli.moments import Span, iso, local, span
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.states import record_json, record_rows
@@ -22,7 +22,7 @@ from kasplo_notify.signature import check_secret, generate_secret
 from kasplo_notify.status import redis_ms
 
 _TYPES: Final = ", ".join(EVENT_TYPES)
-_MAX_OVERLAP_H: Final = 24 * 30
+_MAX_OVERLAP_S: Final = 30 * 86_400
 _DEFAULT: Final = "default"
 
 
@@ -44,6 +44,20 @@ class _Limit(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
             what = "a whole number" if self._kind is int else "a number"
             more = " or the word default" if self._may_be_default else ""
             self.fail(f"{str(value)[:60]!r} is not {what}{more}.", param, ctx)
+
+
+class _Delays(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """A backoff schedule: seconds, separated by commas; `default` for the configured one."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or value == _DEFAULT:
+            return value
+        try:
+            return tuple(float(each) for each in value.split(","))
+        except ValueError:
+            self.fail(f"{value[:60]!r} is not a list of seconds like 30,60,300.", param, ctx)
 
 
 def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -85,6 +99,9 @@ def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[
         click.option("--delay", type=seconds, metavar="S", help=f"Seconds from emit to the first attempt{reset}."),
         click.option("--timeout", type=seconds, metavar="S", help=f"Seconds for a whole request{reset}."),
         click.option("--max-in-flight", type=whole, metavar="N", help=f"Requests at once, over all workers{reset}."),
+        click.option(
+            "--retry-delays", type=_Delays(), metavar="S,S,...", help=f"Seconds between attempts, in order{reset}."
+        ),
         click.option("--queues", type=_Limit(int, may_be_default=False), metavar="N", help="Parts of its backlog."),
     ]
 
@@ -180,11 +197,11 @@ def update(
 @click.argument("name")
 @click.option(
     "--overlap",
-    type=click.FloatRange(0, _MAX_OVERLAP_H),
-    default=24.0,
+    type=Span(_MAX_OVERLAP_S),
+    default="24h",
     show_default=True,
-    metavar="HOURS",
-    help="How long requests carry a signature of the old secret as well; 0 = not at all.",
+    metavar="TIME",
+    help="How long requests carry a signature of the old secret as well (30m, 24h, 3d); 0 = not at all.",
 )
 @click.option("--secret", metavar="whsec_...", help="The new secret; else one is generated.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
@@ -195,12 +212,12 @@ def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | 
     It is shown once, here. Until the overlap ends requests carry two signatures, so the subscriber can change
     over at any time.
 
-    Example: kasplo-notify endpoint rotate-secret crm --overlap 48
+    Example: kasplo-notify endpoint rotate-secret crm --overlap 48h
     """
     new = generate_secret() if secret is None else check_secret(secret)
     with session.registry() as registry:
         now_s = redis_ms(registry.store) // 1000
-        until = now_s + round(overlap * 3600)
+        until = now_s + round(overlap)
 
         def change(endpoint: Endpoint) -> Endpoint:
             if endpoint.secret == new:
@@ -216,7 +233,7 @@ def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | 
     _show_secret(endpoint)
     if endpoint.old_secret:
         ends = local(endpoint.old_secret_until * 1000)
-        click.echo(f"The one before signs as well for {span(overlap * 3600)}, until {ends}.")
+        click.echo(f"The one before signs as well for {span(overlap)}, until {ends}.")
     else:
         click.echo("It alone signs from now on.")
 
@@ -230,7 +247,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-_RESETTABLE: Final = ("delay", "timeout", "max_in_flight")
+_RESETTABLE: Final = ("delay", "timeout", "max_in_flight", "retry_delays")
 
 
 def _show_secret(endpoint: Endpoint) -> None:

@@ -21,6 +21,7 @@
 --   counters            hash    emitted, unrouted, dead letters dropped, and the like
 --   pushed:<token>      string  an emit that was applied
 --   idle, busy          zset    worker -> until when that is believed
+--   calling, maintenance  string  the worker whose turn it is to ask for a drain, or to repair; they expire
 --
 -- An event is in exactly one of new, retry and dead; each script moves it in one step and may run twice.
 

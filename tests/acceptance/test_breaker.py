@@ -32,6 +32,7 @@ def test_after_ten_failures_an_endpoint_waits_until_probes_succeed(make_world: C
 
 def test_an_endpoint_that_stays_down_gets_single_probes_that_become_rarer(long_run: LongRun) -> None:
     sub = long_run.world.subscriber
+    until(lambda: len(sub.hits("/down")) >= 10)
     opened = sub.hits("/down")[9].at
 
     def probes() -> list[float]:

@@ -123,7 +123,7 @@ def test_remove_drops_the_backlog_only_when_told_in_so_many_words(cli: Cli) -> N
 def test_a_rotated_secret_signs_beside_the_old_one_until_the_overlap_ends(cli: Cli) -> None:
     url = cli.world.subscriber.url("/rotating")
     old = cli.ok("endpoint", "add", "rotating", url, "--mail-class", "rotating", "--json").json["secret"]
-    new = cli.ok("endpoint", "rotate-secret", "rotating", "--overlap", "1", "--json").json["secret"]
+    new = cli.ok("endpoint", "rotate-secret", "rotating", "--overlap", "1h", "--json").json["secret"]
     cli.ok("endpoint", "test", "rotating")
     alone = cli.ok("endpoint", "rotate-secret", "rotating", "--overlap", "0", "--json").json["secret"]
     cli.ok("endpoint", "test", "rotating")

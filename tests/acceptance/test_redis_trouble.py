@@ -46,7 +46,7 @@ def test_a_full_redis_refuses_new_events_and_delivers_the_queued_ones(make_world
         world.emit("crm")
     assert len(refused.value.event_ids) == 1
     assert refused.value.pushed == 0
-    (worker,) = world.workers(1)
+    worker = world.worker()
     world.wait_for(path, ids, 2 * PATIENCE_S)
     assert sorted(hit.attempt for hit in world.subscriber.hits(path)) == [1] * 8 + [2] * 8
     assert worker.running

@@ -20,7 +20,7 @@ from tests.integration.wire import Wire
 
 @cache
 def _without_first_line(name: str) -> Script:
-    """fakeredis does not know the `#!lua flags=...` of a script."""
+    """The first line of a script, `#!lua flags=...`, is a syntax error to fakeredis."""
     text = store.script(name).text.partition("\n")[2]
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
@@ -46,9 +46,7 @@ def _scripts() -> Iterator[str]:
 
 @pytest.fixture
 def shard(wire: Wire) -> Iterator[Shard]:
-    client = (
-        redis.Redis.from_url(wire.url) if wire.fake is None else fakeredis.FakeRedis(server=wire.fake)
-    )
+    client = redis.Redis.from_url(wire.url) if wire.fake is None else fakeredis.FakeRedis(server=wire.fake)
     with client:
         yield Shard(client, wire.url)
 

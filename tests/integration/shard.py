@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import redis
-
 from kasplo_notify.store import Arg, Call, Store
 from kasplo_notify.stored import Progress, StoredEvent
 
@@ -14,6 +12,7 @@ LEASE = 30_000
 HOUR = 3_600_000
 DAY = 24 * HOUR
 UNLIMITED = 10**12
+_ONE_ATTEMPT = Progress(1, 0, 0)
 
 
 def packed(event_id: str, size: int = 0) -> bytes:
@@ -86,7 +85,7 @@ class Item:
     queue: str = "crm.0"
     kind: str = "n"
     action: str = "delivered"
-    progress: Progress = Progress(1, 0, 0)
+    progress: Progress = _ONE_ATTEMPT
     delay: int = 0
     reason: str = "http_500"
     detail: str = "the subscriber answered 500"
@@ -121,12 +120,12 @@ class Shard:
     """The structures of one shard.
 
     Attributes:
-        client: A connection of the test's own.
+        client: A connection of the test's own. Any: redis-py types a reply as everything that any version returns.
         store: Runs the scripts.
         url: Where a notifier finds the same server.
     """
 
-    def __init__(self, client: "redis.Redis", url: str) -> None:
+    def __init__(self, client: Any, url: str) -> None:
         self.client = client
         self.url = url
         self.store = Store(client, "kasplo:")
@@ -163,7 +162,7 @@ class Shard:
 
     def claim(
         self,
-        token: str = "drain1",
+        drain: str = "drain1",
         *,
         lease: int = LEASE,
         delay: int = DELAY,
@@ -172,7 +171,7 @@ class Shard:
         events: int = 1000,
         held: int = 0,
     ) -> Claim:
-        return read_claim(self.run("claim", token, lease, delay, most, per_queue, events, held))
+        return read_claim(self.run("claim", drain, lease, delay, most, per_queue, events, held))
 
     def read(self, token: str, *wanted: tuple[str, str, int, str, int], delay: int = DELAY) -> list[list[Read] | None]:
         """For each (queue, last id, new, lowest score, retries) the events; None for a queue that is not held."""
@@ -251,11 +250,11 @@ class Shard:
     def set_health(self, endpoint: str = "crm", **values: int | str) -> None:
         self.client.hset(self.keys(f"health:{endpoint}"), mapping=dict(values))
 
-    def hold(self, token: str = "drain1", *, queue: str = "crm.0", events: int = 1) -> list[bytes]:
+    def hold(self, drain: str = "drain1", *, queue: str = "crm.0", events: int = 1) -> list[bytes]:
         """Have a drain hold a queue with due events, named e0, e1, ... Returns their refs."""
         refs = self.put(queue, *(f"e{number}" for number in range(events)))
         self.client.zadd(self.keys("schedule"), {queue: self.now() + LEASE})
-        self.client.hset(self.keys("owner"), queue, token)
+        self.client.hset(self.keys("owner"), queue, drain)
         return refs
 
     # --- what a test sees ----------------------------------------------------------------------------------------
@@ -271,7 +270,7 @@ class Shard:
 
     def owner(self, queue: str = "crm.0") -> str | None:
         token = self.client.hget(self.keys("owner"), queue)
-        return None if token is None else token.decode()
+        return None if token is None else str(token.decode())
 
     def new(self, queue: str = "crm.0") -> list[str]:
         """The ids of the events that were never attempted, oldest first."""

@@ -130,9 +130,7 @@ def test_replayed_dead_letters_are_due_at_once_under_the_same_ids(
     assert (letters.count(EVERYTHING), letters.endpoints()) == (0, {})
 
 
-def test_a_replay_goes_in_steps_and_says_how_far_it_is(
-    letters: DeadLetters, registry: Registry, shard: Shard
-) -> None:
+def test_a_replay_goes_in_steps_and_says_how_far_it_is(letters: DeadLetters, registry: Registry, shard: Shard) -> None:
     add(registry, "ads")
     add(registry, "crm")
     put_dead(shard, "ads", *(f"a{number}" for number in range(150)))

@@ -9,6 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -38,9 +40,11 @@ no_server = pytest.mark.parametrize("wire", ["fakeredis"], indirect=True)
 on_the_server = pytest.mark.parametrize("wire", ["server"], indirect=True)
 
 
-def endpoint(name: str = "crm", **more: object) -> Endpoint:
-    values: dict[str, object] = {"name": name, "url": f"https://{name}.example/hook", "queues": 1, **more}
-    return Endpoint(**values)  # type: ignore[arg-type]
+def endpoint(name: str = "crm", **more: Any) -> Endpoint:
+    return Endpoint(**{"name": name, "url": f"https://{name}.example/hook", "queues": 1, **more})
+
+
+FIELDS: dict[str, Any] = {name: value for name, value in scomp().items() if name != "event_type"}
 
 
 def scomps(number: int) -> list[dict[str, object]]:
@@ -60,7 +64,7 @@ def crm(registry: Registry) -> Endpoint:
 def test_an_emitted_event_is_stored_for_the_endpoint_that_the_receipt_names(
     emitter: Emitter, shard: Shard, crm: Endpoint
 ) -> None:
-    receipt = emitter.emit("scomp", mail_class="Promo", **scomp_fields())
+    receipt = emitter.emit("scomp", mail_class="Promo", **FIELDS)
     assert receipt.endpoints == ("crm",)
     ((_, fields),) = shard.client.xrange(shard.keys("new:crm.0"))
     stored = StoredEvent.unpack(fields[b"e"])
@@ -70,10 +74,6 @@ def test_an_emitted_event_is_stored_for_the_endpoint_that_the_receipt_names(
         b'"click_tracking_id":"1927393"}'
     )
     assert shard.now() < (shard.score() or 0) <= shard.now() + DELAY + 1
-
-
-def scomp_fields() -> dict[str, object]:
-    return {name: value for name, value in scomp().items() if name != "event_type"}
 
 
 def test_a_mapping_does_as_well_and_its_routing_fields_are_not_sent(
@@ -107,7 +107,7 @@ def test_an_invalid_event_changes_nothing(emitter: Emitter, shard: Shard, crm: E
     before = shard.dump()
     with pytest.raises(InvalidEvent):
         emitter.emit(scomp(listid=1.5))
-    with pytest.raises(InvalidEvent, match="event 2: scomp: email, .* are missing"):
+    with pytest.raises(InvalidEvent, match=r"event 2: scomp: email, .* are missing"):
         emitter.emit_many([scomp(), scomp(), {"event_type": "scomp"}])
     assert shard.dump() == before
 
@@ -286,9 +286,7 @@ def test_an_own_id_is_stored_once(emitter: Emitter, shard: Shard, crm: Endpoint)
     assert shard.new() == ["mine", "other"]
 
 
-def test_an_emit_whose_reply_was_lost_is_stored_once(
-    emitter: Emitter, wire: Wire, shard: Shard, crm: Endpoint
-) -> None:
+def test_an_emit_whose_reply_was_lost_is_stored_once(emitter: Emitter, wire: Wire, shard: Shard, crm: Endpoint) -> None:
     emitter.emit(scomp())
     wire.lose = 1
     receipt = emitter.emit(scomp())
@@ -296,9 +294,7 @@ def test_an_emit_whose_reply_was_lost_is_stored_once(
     assert shard.new()[1:] == [receipt.id]
 
 
-def test_a_batch_whose_reply_was_lost_is_stored_once(
-    emitter: Emitter, wire: Wire, shard: Shard, crm: Endpoint
-) -> None:
+def test_a_batch_whose_reply_was_lost_is_stored_once(emitter: Emitter, wire: Wire, shard: Shard, crm: Endpoint) -> None:
     emitter.emit(scomp())
     wire.lose = 1
     receipts = emitter.emit_many(scomps(700))
@@ -434,7 +430,7 @@ def test_a_server_that_never_answers_is_given_up_soon(emitters: Make, wire: Wire
 
 @no_server
 @pytest.mark.usefixtures("impatient")
-def test_a_socket_that_is_not_there_is_given_up_soon(emitters: Make, tmp_path: object) -> None:
+def test_a_socket_that_is_not_there_is_given_up_soon(emitters: Make, tmp_path: Path) -> None:
     error, seconds = away(emitters(Config(redis=RedisConfig(url=f"unix://{tmp_path}/none.sock"))))
     assert seconds < 5
     assert error.event_ids == ("mine",)
@@ -442,8 +438,8 @@ def test_a_socket_that_is_not_there_is_given_up_soon(emitters: Make, tmp_path: o
 
 @no_server
 @pytest.mark.usefixtures("impatient")
-def test_no_embedded_server_is_one_sentence_that_names_up(emitters: Make, tmp_path: object) -> None:
-    error, seconds = away(emitters(Config(redis=RedisConfig(url="embedded", data_dir=tmp_path))))  # type: ignore[arg-type]
+def test_no_embedded_server_is_one_sentence_that_names_up(emitters: Make, tmp_path: Path) -> None:
+    error, seconds = away(emitters(Config(redis=RedisConfig(url="embedded", data_dir=tmp_path))))
     assert seconds < 5
     assert "kasplo-notify up" in str(error)
     assert error.event_ids == ("mine",)
@@ -556,8 +552,7 @@ def test_twenty_threads_emit_through_one_notifier(config: Config, shard: Shard, 
 
         def emit(thread: int) -> None:
             try:
-                for number in range(10):
-                    ids.append(emits.emit(scomp(f"{thread}.{number}@example.com")).id)
+                ids.extend(emits.emit(scomp(f"{thread}.{number}@example.com")).id for number in range(10))
                 ids.extend(receipt.id for receipt in emits.emit_many(scomps(30)))
             except NotifyError as error:
                 failures.append(error)
@@ -638,21 +633,20 @@ def test_an_async_notifier_serves_one_loop_after_another(config: Config, shard: 
     assert shard.new() == ["e0", "e1", "e2"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_async_notifier_that_nobody_closed_serves_the_next_loop(
-    config: Config, shard: Shard, crm: Endpoint
-) -> None:
-    """What it leaves to the garbage collector, it may complain of; the events are stored."""
-    async_notifier = AsyncNotifier(config=config)
-
+def emit_on_three_loops(async_notifier: AsyncNotifier) -> list[Receipt]:
     async def emit(event_id: str) -> Receipt:
         return await async_notifier.emit(scomp(), event_id=event_id)
 
-    for number in range(3):
-        assert asyncio.run(emit(f"e{number}")).endpoints == ("crm",)
-    assert shard.new() == ["e0", "e1", "e2"]
-    del async_notifier
+    return [asyncio.run(emit(f"e{number}")) for number in range(3)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_async_notifier_that_nobody_closed_serves_the_next_loop(config: Config, shard: Shard, crm: Endpoint) -> None:
+    """What it leaves to the garbage collector, the collector may complain of; the events are stored."""
+    receipts = emit_on_three_loops(AsyncNotifier(config=config))
     gc.collect()
+    assert receipts == [Receipt(f"e{number}", ("crm",)) for number in range(3)]
+    assert shard.new() == ["e0", "e1", "e2"]
 
 
 async def test_many_tasks_emit_through_one_async_notifier(config: Config, shard: Shard, crm: Endpoint) -> None:

@@ -70,11 +70,11 @@ def test_a_name_that_is_taken_is_refused_and_nothing_changes(registry: Registry,
     assert shard.dump() == before
 
 
-@pytest.mark.parametrize("name", ["crn", "nothing-like-it"])
+@pytest.mark.parametrize("name", ["crmm", "nothing-like-it"])
 def test_an_unknown_name_is_refused_everywhere(registry: Registry, shard: Shard, name: str) -> None:
     registry.add(CRM)
     before = shard.dump()
-    match = "no endpoint is named.*" + ("did you mean 'crm'" if name == "crn" else "endpoint list")
+    match = "no endpoint is named.*" + ("did you mean 'crm'" if name == "crmm" else "endpoint list")
     with pytest.raises(UnknownEndpoint, match=match):
         registry.get(name)
     with pytest.raises(UnknownEndpoint, match=match):

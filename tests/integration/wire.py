@@ -1,7 +1,7 @@
 """Between a notifier and its server: counts what is sent, refuses it, or loses the reply."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import fakeredis
 import redis
@@ -46,11 +46,12 @@ class Wire:
 
             return call
 
-        return self._patched(client, through(send_script), through(send_text), pipeline)
+        return cast("redis.Redis", self._patched(client, through(send_script), through(send_text), pipeline))
 
     def connect_async(self, url: str, **options: Any) -> "redis.asyncio.Redis":
         mine = url == self.url and self.fake is not None
-        client = fakeredis.FakeAsyncRedis(server=self.fake, max_connections=1000) if mine else _connect_async(url, **options)
+        fake = fakeredis.FakeAsyncRedis(server=self.fake, max_connections=1000) if mine else None
+        client = fake or _connect_async(url, **options)
         send_script, send_text, pipeline = client.evalsha, client.eval, client.pipeline
 
         def through(send: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +63,7 @@ class Wire:
 
             return call
 
-        return self._patched(client, through(send_script), through(send_text), pipeline)
+        return cast("redis.asyncio.Redis", self._patched(client, through(send_script), through(send_text), pipeline))
 
     def _patched(self, client: Any, evalsha: Any, eval_: Any, pipeline: Any) -> Any:
         def counted(*args: Any, **options: Any) -> Any:

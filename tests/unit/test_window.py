@@ -1,0 +1,190 @@
+"""How many requests may be in flight: windows of queues, slots of a process. Time is given, none passes."""
+
+import pytest
+
+from kasplo_notify.window import START, Slots, Window
+
+# --- the window of a queue -------------------------------------------------------------------------------------------
+
+
+def test_a_window_starts_small_and_doubles_with_each_round_of_successes() -> None:
+    window = Window()
+    for expected in (START, 2 * START, 4 * START):
+        assert window.size == expected
+        for _ in range(int(window.size)):
+            window.succeeded(cap=1000)
+
+
+def test_a_window_never_grows_beyond_its_cap() -> None:
+    window = Window()
+    for _ in range(100):
+        window.succeeded(cap=32)
+    assert window.size == 32
+
+
+def test_a_cap_that_was_lowered_takes_effect_with_the_next_success() -> None:
+    window = Window(start=64.0)
+    window.succeeded(cap=8)
+    assert window.size == 8
+
+
+def test_a_failure_halves_the_window() -> None:
+    window = Window(start=32.0)
+    window.failed(now=10.0, started=9.0)
+    assert window.size == 16
+
+
+def test_failures_that_were_in_flight_together_halve_it_once() -> None:
+    window = Window(start=32.0)
+    for moment in range(10):
+        window.failed(now=10.0 + moment / 100, started=9.5)
+    assert window.size == 16
+    window.failed(now=11.0, started=10.0)
+    assert window.size == 8
+
+
+def test_after_a_failure_it_grows_by_one_with_each_round() -> None:
+    window = Window(start=32.0)
+    window.failed(now=10.0, started=9.0)
+    for _ in range(16):
+        window.succeeded(cap=1000)
+    assert 16.9 < window.size < 17.1
+
+
+def test_a_window_is_never_smaller_than_one_request() -> None:
+    window = Window()
+    for moment in range(50):
+        window.failed(now=float(moment), started=float(moment))
+    assert window.size == 1
+    window.succeeded(cap=1000)
+    assert window.size == 2
+
+
+def test_a_window_can_begin_anew() -> None:
+    window = Window(start=32.0)
+    window.failed(now=10.0, started=9.0)
+    window.restart()
+    assert window.size == START
+    window.succeeded(cap=1000)
+    assert window.size == START + 1
+    window.failed(now=1.0, started=0.5)
+    assert window.size < START
+
+
+# --- the slots of a process ------------------------------------------------------------------------------------------
+
+
+def test_one_endpoint_alone_may_have_all_but_what_is_kept_for_others() -> None:
+    slots = Slots(fast_limit=8, slow_limit=8)
+    opened = 0
+    while slots.may_open("a", 0.0):
+        slots.opened("a", 0.0)
+        opened += 1
+    assert (opened, slots.free, slots.in_flight) == (8, 0, 8)
+    assert not slots.may_open("b", 0.0)
+
+
+def test_once_half_is_taken_nobody_may_have_more_than_an_equal_share() -> None:
+    slots = Slots(fast_limit=12, slow_limit=0)
+    for endpoint in ("a", "a", "a", "a", "b", "c"):
+        slots.opened(endpoint, 0.0)
+    assert not slots.may_open("a", 0.0)
+    assert slots.may_open("b", 0.0)
+    for _ in range(3):
+        slots.opened("b", 0.0)
+    assert not slots.may_open("b", 0.0)
+    assert slots.may_open("new", 0.0)
+
+
+def test_before_half_is_taken_an_endpoint_may_have_more_than_its_share() -> None:
+    slots = Slots(fast_limit=12, slow_limit=0)
+    for endpoint in ("b", "a", "a", "a", "a"):
+        slots.opened(endpoint, 0.0)
+    assert slots.may_open("a", 0.0)
+
+
+def test_with_more_endpoints_than_slots_each_may_have_one() -> None:
+    slots = Slots(fast_limit=4, slow_limit=0)
+    for endpoint in ("a", "b", "c"):
+        slots.opened(endpoint, 0.0)
+    assert not slots.may_open("a", 0.0)
+    assert slots.may_open("d", 0.0)
+
+
+def test_a_closed_request_frees_its_slot() -> None:
+    slots = Slots(fast_limit=1, slow_limit=0)
+    ticket = slots.opened("a", 0.0)
+    assert not slots.may_open("b", 0.0)
+    slots.closed(ticket)
+    assert slots.may_open("b", 0.0)
+    assert (slots.free, slots.in_flight) == (1, 0)
+
+
+def test_a_request_older_than_a_second_frees_its_slot_for_others() -> None:
+    slots = Slots(fast_limit=1, slow_limit=1)
+    ticket = slots.opened("hangs", 0.0)
+    slots.age(0.999)
+    assert (slots.free, slots.has_slow("hangs")) == (0, False)
+    slots.age(1.0)
+    assert (slots.free, slots.slow, slots.in_flight, slots.has_slow("hangs")) == (1, 1, 1, True)
+    slots.closed(ticket)
+    assert (slots.slow, slots.in_flight, slots.has_slow("hangs")) == (0, 0, False)
+
+
+def test_an_endpoint_that_hangs_opens_one_more_request_a_second_and_others_as_they_like() -> None:
+    slots = Slots(fast_limit=100, slow_limit=100)
+    slots.opened("hangs", 0.0)
+    slots.age(1.5)
+    assert slots.may_open("hangs", 1.5)
+    slots.opened("hangs", 1.5)
+    assert not slots.may_open("hangs", 2.4)
+    assert slots.may_open("other", 2.4)
+    assert slots.may_open("hangs", 2.5)
+
+
+def test_an_endpoint_that_answers_again_is_no_longer_held_back() -> None:
+    slots = Slots(fast_limit=100, slow_limit=100)
+    late = slots.opened("hangs", 0.0)
+    slots.age(1.0)
+    slots.opened("hangs", 1.0)
+    slots.closed(late)
+    assert slots.may_open("hangs", 1.1)
+
+
+def test_when_the_slow_allowance_is_used_up_old_requests_keep_their_slots() -> None:
+    slots = Slots(fast_limit=4, slow_limit=2)
+    tickets = [slots.opened(f"hangs{number}", 0.0) for number in range(4)]
+    slots.age(5.0)
+    assert (slots.slow, slots.free) == (2, 2)
+    slots.closed(tickets[0])
+    slots.age(5.1)
+    assert (slots.slow, slots.free) == (2, 3)
+
+
+def test_a_worker_without_a_slow_allowance_moves_nothing() -> None:
+    slots = Slots(fast_limit=4, slow_limit=0)
+    slots.opened("hangs", 0.0)
+    slots.age(100.0)
+    assert (slots.slow, slots.fast) == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_happens_the_books_balance(seed: int) -> None:
+    import random
+
+    rng = random.Random(seed)
+    slots = Slots(fast_limit=16, slow_limit=8)
+    open_tickets = []
+    for step in range(3000):
+        now = step / 50
+        slots.age(now)
+        endpoint = rng.choice("abcde")
+        if rng.random() < 0.6 and slots.may_open(endpoint, now):
+            open_tickets.append(slots.opened(endpoint, now))
+        elif open_tickets:
+            slots.closed(open_tickets.pop(rng.randrange(len(open_tickets))))
+        assert slots.fast == sum(not ticket.slow for ticket in open_tickets) <= 16
+        assert slots.slow == sum(ticket.slow for ticket in open_tickets) <= 8
+    for ticket in open_tickets:
+        slots.closed(ticket)
+    assert (slots.in_flight, slots._usage) == (0, {})
