@@ -170,15 +170,21 @@ class AttemptsConfig(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ReportConfig(Section):
-    keep: int = _setting(100_000, integer(0, 10**9), "delivery_attempt events kept for `report`; 0 = none")
+    keep: int = _setting(
+        100_000, integer(0, 10**9), "delivery_attempt events kept for `report`; 0 = none (no effect in this version)"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SpoolConfig(Section):
     path: Path | None = _setting(  # noqa: RUF009 - a Path is immutable
-        None, optional(path()), 'folder where emit keeps events while Redis is away; "" = none'
+        None,
+        optional(path()),
+        'folder where emit keeps events while Redis is away; "" = none (no effect in this version)',
     )
-    max_bytes: int = _setting(1_073_741_824, integer(1, 2**50), "bytes that the spool may have")
+    max_bytes: int = _setting(
+        1_073_741_824, integer(1, 2**50), "bytes that the spool may have (no effect in this version)"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -193,7 +199,7 @@ class AlertsConfig(Section):
     url: str | None = _setting(
         None,
         optional(url("http://", "https://")),
-        'URL that is told when an endpoint is paused or loses events; "" = none',
+        'URL that is told when an endpoint is paused or loses events; "" = none (no effect in this version)',
         lambda given: masked_url(given, path=True),
     )
 
@@ -210,6 +216,6 @@ class WebConfig(Section):
     token: str | None = _setting(
         None,
         optional(text(r"[!-~]{16,256}", "16 to 256 printable ASCII characters without spaces", secret=True)),
-        'token that the web page and its API ask for; "" = one is generated on first start',
+        'token that the web page and its API ask for; "" = one is generated (no effect in this version)',
         lambda _: "***",
     )

@@ -149,7 +149,7 @@ def _missing(table: _Table, fields: Mapping[str, object]) -> InvalidEvent:
     for name in islice(fields, 50):
         known = not isinstance(name, str) or name == "event_type" or name in table.names
         if not known and (meant := nearest(name, missing)):
-            message += f"; did you mean {meant} by {name[:60]!a}?"
+            message += f"; is {name[:60]!a} meant to be {meant}?"
             break
     return InvalidEvent(message, event_type=table.name, field=missing[0])
 

@@ -143,7 +143,7 @@ class EgressGuard:
         if allowed >= 0:
             return True
         if what := special(address):
-            raise AddressBlocked(f"{name} is refused: {what}; egress.allow can permit it")
+            raise AddressBlocked(f"{name} is {what}; egress.allow can permit it")
         return False
 
     def _literal_v6(self, host: str, port: int) -> str:

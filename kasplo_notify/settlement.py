@@ -89,11 +89,14 @@ class Settlement:
 
 
 def _detail(result: Result) -> str:
-    """What an operator reads about a failure that is not a verdict's one word."""
+    """What an operator reads beside a verdict's one word."""
     outcome = result.outcome
-    if outcome is None or result.verdict.action == "delivered":
+    if outcome is None:
         return result.detail
-    return outcome.detail or f"the answer was {outcome.status}"
+    if outcome.detail or result.verdict.action != "dead":
+        return outcome.detail
+    # The attempts log has status and answer in columns of their own; of a dead letter this is all that is kept.
+    return f"the answer was {outcome.status}: {outcome.excerpt.decode(errors='replace')}".rstrip(": \r\n")
 
 
 def _row(result: Result) -> tuple[Arg, ...]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
+from rq.logutils import setup_loghandlers
 from rq.serializers import JSONSerializer
 
 from kasplo_notify.config import Config
@@ -110,6 +111,9 @@ class NotifyWorker(SimpleWorker):
 
     def bootstrap(self, *args: Any, **options: Any) -> None:
         super().bootstrap(*args, **options)
+        # Under `rq worker` our lines go where RQ's go; an application that configured logging keeps its own way.
+        for name in ("kasplo_notify", "workers"):
+            setup_loghandlers(*args, name=name, **options)
         # What the imports made stays; of what a delivery makes hardly anything is a cycle. Collecting as often as
         # a general program does costs 10 of 95 microseconds an event.
         gc.freeze()

@@ -34,6 +34,9 @@ def check(session: Session) -> None:
     given = [setting for setting in loaded.describe() if setting.source != "default"]
     origin = f"file {loaded.file}" if loaded.file else "no file"
     click.echo(f"The configuration is in order: {origin}, {counted(len(given), 'key')} given, the others at defaults.")
+    for setting in given:
+        if "no effect" in setting.comment:
+            click.echo(f"{setting.key} is given and has no effect in this version.")
 
 
 @config.command()

@@ -1,10 +1,11 @@
 """README.md and docs/ hold what they say: every command, name, link, table and example is looked up in the code.
 
-Three tables are generated: `python tests/unit/test_docs.py` writes them anew.
+Two tables are generated: `python tests/unit/test_docs.py` writes them anew.
 """
 
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
 import sys
@@ -368,9 +369,7 @@ def test_the_states_and_reasons_are_those_of_the_program() -> None:
     assert words([row[0] for row in table(OPERATIONS, "| `state` | in words | what it means, what to do |")]) == set(
         states._COLOURS
     )
-    pauses = {
-        cells[0].strip("`"): cells[1] for cells in table(OPERATIONS, "| reason | in words | what to do |")
-    }
+    pauses = {cells[0].strip("`"): cells[1] for cells in table(OPERATIONS, "| reason | in words | what to do |")}
     assert pauses == status._PAUSED
     failures = words([cells[0] for cells in table(OPERATIONS, "| reason | |")])
     assert failures == set(get_args(Failure)) - {""}
