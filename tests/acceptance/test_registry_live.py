@@ -24,7 +24,7 @@ def test_an_endpoint_added_before_emit_began_gets_the_event(world: World) -> Non
     world.endpoint("first", mail_classes=("news",))
     # From here on this producer and the workers know the routes.
     world.wait_for("/first", world.emit("news"))
-    for number in range(5):
+    for number in range(3):
         name = f"added-{number}"
         path = world.endpoint(name, mail_classes=("news",))
         receipt = world.notifier.emit("scomp", mail_class="NEWS", **someone())

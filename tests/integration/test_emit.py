@@ -32,7 +32,7 @@ from kasplo_notify.registry import Registry
 from kasplo_notify.stored import StoredEvent
 from tests.integration.emitter import Emitter
 from tests.integration.proxy import Proxy
-from tests.integration.shard import DELAY, HOUR, Shard, scomp
+from tests.integration.shard import DELAY, HOUR, Item, Shard, scomp
 from tests.integration.wire import Wire
 
 Make = Callable[[Config], Emitter]
@@ -128,6 +128,19 @@ def test_max_backlog_is_shared_by_the_queues_of_an_endpoint(
     emitter.emit_many(scomps(2))
     assert len(shard.new("crm.0")) == len(shard.new("crm.1")) == 3
     assert {reason for _, reason in shard.dead()} == {"backlog_full"}
+
+
+def test_of_what_was_delivered_nothing_is_left_but_what_is_counted_and_known(
+    emitter: Emitter, shard: Shard, crm: Endpoint
+) -> None:
+    emitter.emit_many(scomps(3))
+    shard.let_pass("crm.0", DELAY + 1)
+    (claimed,) = shard.claim().queues
+    shard.settle("drain1", *(Item(ref=event.ref) for event in claimed.events))
+    shard.release("drain1", "crm.0")
+    known = {"endpoints", "routes", "version", "health:crm", "counters", "stats:", "attempts:crm", "pushed:"}
+    assert shard.names() == known
+    assert shard.health() == {"partitions": "1"}
 
 
 # --- many ------------------------------------------------------------------------------------------------------------

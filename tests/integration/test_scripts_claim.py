@@ -122,6 +122,8 @@ def test_a_drain_that_gave_its_queue_back_did_not_die(shard: Shard) -> None:
     shard.claim("drain2")
     shard.release("drain2", "crm.0")
     assert shard.claim("drain3").queues[0].deaths == 0
+    shard.end_lease("crm.0")
+    assert shard.claim("drain4").queues[0].deaths == 1
 
 
 def test_the_event_that_is_alone_in_flight_at_deaths_is_told_with_their_number(shard: Shard) -> None:

@@ -41,13 +41,17 @@ def test_a_failed_retry_takes_its_new_progress_along_byte_for_byte(shard: Shard)
 def test_a_settled_batch_may_be_settled_again_and_changes_nothing(shard: Shard) -> None:
     """Its reply was lost: the drain sends it again."""
     refs = shard.hold(events=4)
+    again = [shard.put_retry("crm.0", f"r{number}") for number in range(3)]
     batch = [
+        Item(kind="r", ref=again[0]),
+        failed(again[1], kind="r", progress=Progress(2, 0, 1)),
+        failed(again[2], kind="r", action="dead", reason="attempts_used_up"),
         Item(ref=refs[0]),
         failed(refs[1]),
         Item(ref=refs[2], action="dead", reason="too_old", attempt=""),
         failed(refs[3], action="pause", reason="gone", status=410),
     ]
-    assert shard.settle("drain1", *batch).applied == 4
+    assert shard.settle("drain1", *batch).applied == 7
     before = shard.dump()
     assert shard.settle("drain1", *batch).applied == 0
     assert shard.dump() == before
