@@ -23,7 +23,7 @@ from kasplo_notify.store import Call
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
-SLICE_S = 2.0
+SLICE_S = 1.0
 MAX_RUN_S = 300.0
 # How often to look for queues that came due unannounced, and how long to leave one to an idle worker.
 LOOK_S, HAND_OVER_S = 0.25, 0.1

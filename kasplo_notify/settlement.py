@@ -11,6 +11,8 @@ from kasplo_notify.verdict import Verdict
 
 BATCH = 200
 LAG_S = 0.05
+# Failures that may open a breaker, which the whole fleet waits for.
+STRIKES = 10
 BLOCKED_AFTER_MS = 3_600_000
 _DETAIL, _EXCERPT = 300, 256
 
@@ -43,6 +45,8 @@ class Settlement:
         self._results: list[Result] = []
         self._sent = 0
         self._oldest = 0.0
+        self._strikes = 0
+        self._urgent = False
 
     def __len__(self) -> int:
         return len(self._results)
@@ -53,10 +57,15 @@ class Settlement:
             self._oldest = now
         self._results.append(result)
         result.held.unsettled += 1
+        verdict = result.verdict
+        self._strikes += verdict.strikes
+        self._urgent = self._urgent or verdict.action == "pause" or bool(verdict.endpoint_wait)
 
     def due(self, now: float) -> bool:
-        """Whether it is time to write: a batch is full, or the first result has waited long enough."""
-        return len(self._results) >= BATCH or (bool(self._results) and now >= self._oldest + LAG_S)
+        """Whether it is time to write: a batch is full, the first result has waited, or an endpoint must not."""
+        return bool(self._results) and (
+            self._urgent or self._strikes >= STRIKES or len(self._results) >= BATCH or now >= self._oldest + LAG_S
+        )
 
     def wait(self, now: float) -> float:
         """Seconds until :meth:`due`; infinite when there is nothing to write."""
@@ -76,6 +85,7 @@ class Settlement:
         ]
         # Results go on arriving while this is on its way.
         self._sent = min(BATCH, len(self._results))
+        self._urgent, self._strikes = False, 0
         for result in self._results[: self._sent]:
             args += _row(result)
         return Call("settle", args)

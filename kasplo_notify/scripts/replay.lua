@@ -12,10 +12,10 @@ for at = 3, #ARGV do
     local packed = field(entry, 'e') or ''
     local number = tonumber(string.match(field(entry, 'q') or '', '%d+$') or 0) % queues
     local queue = endpoint .. '.' .. whole(number)
-    redis.call('XDEL', key, ARGV[at])
-    redis.call('HINCRBY', base .. 'dead', endpoint, -#packed)
     redis.call('ZADD', base .. 'retry:' .. queue, whole(now), '0,0,' .. whole(now) .. '\n' .. packed)
     lower(queue, now)
+    redis.call('XDEL', key, ARGV[at])
+    redis.call('HINCRBY', base .. 'dead', endpoint, -#packed)
     replayed = replayed + 1
   end
 end

@@ -74,16 +74,36 @@ local function failing(endpoint, health, item, probing)
   end
 end
 
-local function take_out(item)
+-- The packed event if it is still where it was read, else nil.
+local function find(item)
   if item.kind == 'r' then
-    if redis.call('ZREM', base .. 'retry:' .. item.queue, item.ref) == 0 then return nil end
+    if not redis.call('ZSCORE', base .. 'retry:' .. item.queue, item.ref) then return nil end
     return string.match(item.ref, '^[^\n]*\n(.*)$') or item.ref
   end
-  local key = base .. 'new:' .. item.queue
-  local entry = redis.call('XRANGE', key, item.ref, item.ref)[1]
-  if not entry then return nil end
-  redis.call('XDEL', key, item.ref)
-  return field(entry, 'e') or ''
+  local entry = redis.call('XRANGE', base .. 'new:' .. item.queue, item.ref, item.ref)[1]
+  return entry and (field(entry, 'e') or '')
+end
+
+local function take_out(item)
+  if item.kind == 'r' then return redis.call('ZREM', base .. 'retry:' .. item.queue, item.ref) == 1 end
+  return redis.call('XDEL', base .. 'new:' .. item.queue, item.ref) == 1
+end
+
+-- First where it goes, then out of where it was: a key of the wrong type stops the script, and must not cost the event.
+local function move(item)
+  if item.action == 'delivered' then return take_out(item) end
+  local packed = find(item)
+  if not packed then return false end
+  if item.action == 'dead' then
+    bury(item.queue, packed, item.progress, item.reason, item.detail)
+    trim_dead(endpoint_of(item.queue), dead_bytes, dead_keep, 100)
+  else
+    local member = item.progress .. '\n' .. packed
+    redis.call('ZADD', base .. 'retry:' .. item.queue, whole(now + item.delay), member)
+    -- It was there under the same name: taking that out would take the event.
+    if member == item.ref then return true end
+  end
+  return take_out(item)
 end
 
 -- A success of the same batch says nothing that the first one did not.
@@ -106,14 +126,7 @@ end
 local function apply(item)
   local endpoint = endpoint_of(item.queue)
   local health = health_of(endpoint)
-  local packed = take_out(item)
-  if not packed then return false end
-  if item.action == 'dead' then
-    bury(item.queue, packed, item.progress, item.reason, item.detail)
-    trim_dead(endpoint, dead_bytes, dead_keep, 100)
-  elseif item.action ~= 'delivered' then
-    redis.call('ZADD', base .. 'retry:' .. item.queue, whole(now + item.delay), item.progress .. '\n' .. packed)
-  end
+  if not move(item) then return false end
   if item.attempt ~= '' then
     local probing = took_probe(endpoint, health, item.queue)
     if item.action == 'delivered' then

@@ -225,15 +225,15 @@ local function sweep(queue, limit, reason, detail, drop)
   local swept = 0
   for _, member in ipairs(redis.call('ZRANGE', base .. 'retry:' .. queue, 0, limit - 1)) do
     local progress, packed = string.match(member, '^([^\n]*)\n(.*)$')
-    redis.call('ZREM', base .. 'retry:' .. queue, member)
     if not drop then bury(queue, packed or member, progress or '', reason, detail) end
+    redis.call('ZREM', base .. 'retry:' .. queue, member)
     swept = swept + 1
   end
   if swept < limit then
     local entries = redis.call('XRANGE', base .. 'new:' .. queue, '-', '+', 'COUNT', limit - swept)
     for _, entry in ipairs(entries) do
-      redis.call('XDEL', base .. 'new:' .. queue, entry[1])
       if not drop then bury(queue, field(entry, 'e') or '', '', reason, detail) end
+      redis.call('XDEL', base .. 'new:' .. queue, entry[1])
       swept = swept + 1
     end
   end
