@@ -85,6 +85,8 @@ def explain(error: RedisError | OSError) -> NotifyError:
     text = (str(error) or type(error).__name__).rstrip(".")
     if isinstance(error, OutOfMemoryError):
         return QueueFull("Redis is full (maxmemory): give it more memory, or let the backlog drain, then try again")
+    if text == "No connection available":
+        return StorageUnavailable("all connections to Redis are busy: emit fewer at once, or many with emit_many")
     if isinstance(error, AuthenticationError):
         return StorageUnavailable(f"Redis refuses the login: {text}. Check redis.url")
     return StorageUnavailable(f"Redis is not available: {text}. Check redis.url and that the server runs")

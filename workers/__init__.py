@@ -5,34 +5,16 @@ queue that has something due and delivers its events on the worker's event loop.
 event: a dispatcher in each worker asks for a new drain.
 """
 
-import asyncio
-import gc
 import logging
-import os
-import signal
-import socket
 import time
-import uuid
-from collections.abc import Sequence
-from contextlib import suppress
-from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
-from rq import Queue, SimpleWorker
-from rq.exceptions import StopRequested
-from rq.logutils import setup_loghandlers
-from rq.serializers import JSONSerializer
 
 from kasplo_notify.config import Config
-from kasplo_notify.dispatcher import Dispatcher
-from kasplo_notify.drain import Drain
-from kasplo_notify.embedded import url_of as configured_url
-from kasplo_notify.equipment import Equipment, Tally
-from kasplo_notify.errors import NotifyError
-from kasplo_notify.guard import EgressGuard
-from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async, explain, url_of
-from kasplo_notify.transport import Transport
+from kasplo_notify.embedded import url_of
+from kasplo_notify.store import connect, explain
+from workers.notify_worker import RESTART_MOST_S, RESTART_S, NotifyWorker
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -40,14 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["NotifyWorker", "drain", "run_worker"]
 
 log = logging.getLogger(__name__)
-
-LINGER_S = 2.0
-JOB_TIMEOUT_S, RESULT_TTL_S, FAILURE_TTL_S = 900, 60, 3600
-# RQ blocks for this less 15 s when it waits for a job: so long may a dead connection go unnoticed.
-WORKER_TTL_S = 30
-RESTART_S, RESTART_MOST_S = 0.5, 5.0
-# A second signal within this is the same Ctrl+C, sent by the terminal and by a supervisor.
-SAME_SIGNAL_S = 1.0
 
 
 def drain() -> str:
@@ -62,236 +36,6 @@ def drain() -> str:
     return str(worker.deliver())
 
 
-class NotifyWorker(SimpleWorker):
-    """An RQ worker with an event loop, an HTTP client and a dispatcher.
-
-    It serves the queue of ``worker.queue`` and speaks JSON, whatever it is started with: the wrong queue would
-    wait for ever, and pickle would run code for whoever can write to Redis. Events are in the Redis that RQ was
-    pointed to. Unlike RQ's own workers it survives what Redis does: RQ ends on most errors and cannot dequeue from
-    a full Redis, so it delivers without RQ then, and starts RQ again.
-    """
-
-    running: ClassVar["NotifyWorker | None"] = None
-    max_connection_wait_time = 2.0
-
-    def __init__(
-        self,
-        queues: str | Queue | Sequence[str] | Sequence[Queue],
-        name: str | None = None,
-        *args: Any,
-        connection: "Redis | None" = None,
-        config: Config | None = None,
-        **options: Any,
-    ) -> None:
-        self._config = Config.load() if config is None else config
-        given = [queues] if isinstance(queues, str | Queue) else list(queues)
-        if connection is None:
-            connection = next((queue.connection for queue in given if isinstance(queue, Queue)), None)
-        names = [queue if isinstance(queue, str) else queue.name for queue in given]
-        serves = self._config.worker.queue
-        if names not in ([], [serves], ["default"]):
-            log.warning("serves the queue %r (worker.queue), not %s", serves, ", ".join(names))
-        options |= {"serializer": JSONSerializer, "worker_ttl": WORKER_TTL_S}
-        self._first_name = name or f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
-        super().__init__(
-            [serves],
-            self._first_name,
-            *args,
-            connection=connection or connect(configured_url(self._config)),
-            **options,
-        )
-        self._burst = False
-        self._told_to_stop = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._equipment: Equipment | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._restarts = 0
-
-    # --- RQ's hooks ----------------------------------------------------------------------------------------------
-
-    def bootstrap(self, *args: Any, **options: Any) -> None:
-        super().bootstrap(*args, **options)
-        # Under `rq worker` our lines go where RQ's go; an application that configured logging keeps its own way.
-        for name in ("kasplo_notify", "workers"):
-            setup_loghandlers(*args, name=name, **options)
-        # What the imports made stays; of what a delivery makes hardly anything is a cycle. Collecting as often as
-        # a general program does costs 10 of 95 microseconds an event.
-        gc.freeze()
-        gc.set_threshold(10_000, 50, 100)
-        self._open()
-
-    def teardown(self) -> None:
-        self._close()
-        try:
-            super().teardown()
-        except RedisError as error:
-            log.debug("could not sign off from RQ: %s", error)
-            with suppress(RedisError):
-                self.unsubscribe()
-
-    def handle_warm_shutdown_request(self) -> None:
-        self._told_to_stop = True
-        # RQ only raises StopRequested when it is idle. Where that is swallowed (it starts a job, a log line is
-        # written) it would go on for ever; this ends it after the next job.
-        self._stop_requested = True
-        super().handle_warm_shutdown_request()
-
-    def work(self, burst: bool = False, *args: Any, **options: Any) -> bool:  # noqa: FBT001, FBT002 - RQ's signature
-        """Serve until told to stop; with `burst` until nothing is due. Returns whether anything was delivered."""
-        self._burst = burst
-        once = bool(options.get("max_jobs") or options.get("max_idle_time"))
-        worked = False
-        pause = RESTART_S
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.request_stop)
-        while not self._told_to_stop:
-            if burst and not self._ask_for_drain():
-                break
-            began = time.monotonic()
-            served = self._serve(burst, *args, **options)
-            worked |= served
-            if once or self._told_to_stop:
-                break
-            if not (burst and served):
-                worked |= self._deliver_without_rq()
-            if not burst and not self._told_to_stop:
-                pause = RESTART_S if time.monotonic() - began > RESTART_MOST_S else min(2 * pause, RESTART_MOST_S)
-                log.warning("rq_restarts: RQ ended, it is started again in %.1f s", pause)
-                with suppress(StopRequested):
-                    time.sleep(pause)
-                # RQ would refuse the name of a worker that could not sign off.
-                self._restarts += 1
-                self.name = f"{self._first_name}-{self._restarts}"
-        return worked
-
-    # --- delivering ----------------------------------------------------------------------------------------------
-
-    def deliver(self) -> Tally:
-        """Run one drain on the worker's loop. Signals stop it softly, and reach RQ when it has ended."""
-        assert self._loop is not None  # noqa: S101 - bootstrap opened it
-        assert self._equipment is not None  # noqa: S101
-        loop = self._loop
-        running = Drain(self._equipment, linger=0.0 if self._burst else LINGER_S)
-        told: list[tuple[int, float]] = []
-
-        # Not the loop's own signal handlers: what comes when the loop has just ended would be lost with them. The
-        # drain looks at the clock twice a second, so it hears of a stop by then even if the wake-up is missed.
-        def on_signal(number: int, _frame: FrameType | None) -> None:
-            told.append((number, time.monotonic()))
-            again = told[-1][1] - told[0][1] > SAME_SIGNAL_S
-            loop.call_soon_threadsafe(running.abort if again else running.stop)
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, on_signal) for number in numbers}
-        if self._dispatcher is not None:
-            self._dispatcher.drain_begins()
-        try:
-            tally = loop.run_until_complete(running.run())
-        finally:
-            for number in numbers:
-                signal.signal(number, before[number])
-            if self._dispatcher is not None:
-                self._dispatcher.drain_ended()
-        if tally.delivered or tally.failed or tally.dead:
-            log.info("drained: %s", tally)
-        if told:
-            self._told_to_stop = True
-            signal.raise_signal(told[0][0])
-        return tally
-
-    def _serve(self, burst: bool, *args: Any, **options: Any) -> bool:  # noqa: FBT001 - as RQ has it
-        try:
-            return bool(super().work(burst, *args, **options))
-        except StopRequested:
-            return False
-        except Exception as error:  # noqa: BLE001 - whatever ended RQ, events must go on
-            log.warning("rq_ended: %s", error)
-            return False
-        finally:
-            self._close()
-
-    def _deliver_without_rq(self) -> bool:
-        """Deliver what is due, as RQ could not be asked to. Returns whether anything was."""
-        try:
-            self._open()
-            return bool(self.deliver().delivered) if self._due() else False
-        except (NotifyError, StopRequested) as error:
-            log.debug("nothing delivered: %s", error)
-            return False
-        finally:
-            self._close()
-
-    def _due(self) -> bool:
-        store = Store(connect(url_of(self.connection), timeout=2.0, connections=1), self._config.redis.prefix)
-        try:
-            return bool(store.run(Call("peek", [self.name, "gone", 0]))[2])
-        finally:
-            store.close()
-
-    def _ask_for_drain(self) -> bool:
-        """Enqueue a drain if something is due; for burst, where no dispatcher does."""
-        try:
-            if not self._due():
-                return False
-            self._enqueue("deliver due events, then end")
-        except (NotifyError, RedisError) as error:
-            log.warning("redis_away: %s", error)
-            return False
-        return True
-
-    def _enqueue(self, description: str) -> None:
-        self.queues[0].enqueue_call(
-            "workers.drain",
-            timeout=JOB_TIMEOUT_S,
-            result_ttl=RESULT_TTL_S,
-            failure_ttl=FAILURE_TTL_S,
-            description=description,
-        )
-
-    # --- what is open while it serves ----------------------------------------------------------------------------
-
-    def _open(self) -> None:
-        if self._loop is not None:
-            return
-        url, config = url_of(self.connection), self._config
-        self._loop = asyncio.new_event_loop()
-        transport = Transport(config, EgressGuard(config.egress))
-        self._loop.run_until_complete(transport.start())
-        self._equipment = Equipment(
-            config=config,
-            store=AsyncStore(connect_async(url), config.redis.prefix),
-            transport=transport,
-            name=self.name,
-            help_wanted=self._help_wanted,
-        )
-        NotifyWorker.running = self
-        if not self._burst:
-            self._dispatcher = Dispatcher(
-                Store(connect(url, connections=1), config.redis.prefix),
-                config,
-                name=self.name,
-                enqueue=self._enqueue,
-                queued=lambda: self.queues[0].count,
-            )
-            self._dispatcher.start()
-
-    def _close(self) -> None:
-        if self._dispatcher is not None:
-            self._dispatcher.stop()
-            self._dispatcher = None
-        NotifyWorker.running = None
-        if self._loop is not None and self._equipment is not None:
-            equipment = self._equipment
-            self._loop.run_until_complete(equipment.transport.close())
-            self._loop.run_until_complete(equipment.store.close())
-            self._loop.close()
-        self._loop = self._equipment = None
-
-    def _help_wanted(self) -> None:
-        if self._dispatcher is not None:
-            self._dispatcher.look()
-
-
 def run_worker(config: Config, *, burst: bool = False) -> int:
     """Run one worker in this process, on its main thread, until it is told to stop. Returns the exit code.
 
@@ -300,7 +44,7 @@ def run_worker(config: Config, *, burst: bool = False) -> int:
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     logging.getLogger("rq.job").setLevel(logging.WARNING)
-    connection = connect(configured_url(config))
+    connection = connect(url_of(config))
     try:
         _made(connection, config, patient=not burst).work(burst, logging_level=None)
     finally:
