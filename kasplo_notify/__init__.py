@@ -4,12 +4,12 @@
 JSON body, and whatever is not answered with 2xx is requeued with backoff until it is.
 """
 
-import threading
 from collections.abc import Iterable, Mapping
 
 from kasplo_notify.config import Config
 from kasplo_notify.emission import Receipt
 from kasplo_notify.errors import ConfigError, InvalidEvent, NotifyError, QueueFull, StorageUnavailable
+from kasplo_notify.forking import starting
 from kasplo_notify.notifier import AsyncNotifier, Notifier
 
 __version__ = "0.1.0"
@@ -29,16 +29,16 @@ __all__ = [
     "emit_many",
 ]
 
-_lock = threading.Lock()
 _default: Notifier | None = None
 
 
 def _notifier() -> Notifier:
     global _default  # noqa: PLW0603 - the one default notifier of the process, as logging has one root
-    with _lock:
-        if _default is None:
-            _default = Notifier()
-        return _default
+    if _default is None:
+        with starting():
+            if _default is None:
+                _default = Notifier()
+    return _default
 
 
 def emit(

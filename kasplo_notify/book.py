@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kasplo_notify.config import Config
-from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.endpoint import Endpoint, milliseconds
 from kasplo_notify.errors import EndpointError
 from kasplo_notify.request import RequestBuilder
 from kasplo_notify.store import AsyncStore
@@ -45,7 +45,7 @@ class Subscriber:
             # A record written under another configuration must not outlast the lease of this worker.
             timeout=min(timeout, config.worker.lease - 5),
             cap=max(1, in_flight // endpoint.queues),
-            delay_ms=int(delay * 1000),
+            delay_ms=milliseconds(delay),
         )
 
 

@@ -31,7 +31,8 @@ def find_file(path: Path | None, environ: Mapping[str, str]) -> Path | None:
         return Path(path)
     if named := environ.get(FILE_VARIABLE):
         return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+    # Nobody named it: a message has to say in which folder it was found.
+    return DEFAULT_FILE.absolute() if DEFAULT_FILE.is_file() else None
 
 
 def from_file(path: Path, known: Collection[str]) -> dict[str, Given]:

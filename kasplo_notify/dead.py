@@ -103,10 +103,14 @@ class DeadLetters:
     def count(self, selection: Selection) -> int:
         return sum(1 for _ in self.select(selection))
 
-    def replay(self, selection: Selection) -> Iterator[int]:
+    def replay(self, selection: Selection, *, step: int = _STEP) -> Iterator[int]:
         """Send dead letters again, with the same event ids and their attempts forgotten.
 
         What dies meanwhile is not replayed again: only letters that died before the call are.
+
+        Args:
+            selection: Which.
+            step: How many at once; who sends at a pace takes few.
 
         Yields:
             After each step, how many were replayed in all.
@@ -115,7 +119,7 @@ class DeadLetters:
             UnknownEndpoint: A dead letter's endpoint is not registered any more; register it first.
         """
         replayed = 0
-        for endpoint, refs in self._steps(selection):
+        for endpoint, refs in self._steps(selection, step):
             endpoints = self._registry.endpoints()
             if endpoint not in endpoints or endpoints[endpoint].removing:
                 raise UnknownEndpoint(
@@ -128,17 +132,17 @@ class DeadLetters:
     def purge(self, selection: Selection) -> Iterator[int]:
         """Delete dead letters for good. Yields, after each step, how many were deleted in all."""
         purged = 0
-        for endpoint, refs in self._steps(selection):
+        for endpoint, refs in self._steps(selection, _STEP):
             purged += self._store.run(Call("purge", [endpoint, *refs]))
             yield purged
 
-    def _steps(self, selection: Selection) -> Iterator[tuple[str, list[str]]]:
+    def _steps(self, selection: Selection, step: int) -> Iterator[tuple[str, list[str]]]:
         (time,) = self._store.read(("TIME",))
         began = time[0] * 1000 + time[1] // 1000
         until = began if selection.until_ms is None else min(began, selection.until_ms)
         endpoint, refs = "", list[str]()
         for letter in self.select(_until(selection, until)):
-            if refs and (letter.endpoint != endpoint or len(refs) == _STEP):
+            if refs and (letter.endpoint != endpoint or len(refs) == step):
                 yield endpoint, refs
                 refs = []
             endpoint = letter.endpoint

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from kasplo_notify.config import Config
+from kasplo_notify.endpoint import milliseconds
+from kasplo_notify.errors import NotifyError
 from kasplo_notify.store import Arg, Call, Store
 
 log = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ class Dispatcher(threading.Thread):
     """Sleeps until the schedule's first score, a second at most, and asks for drains. Survives every exception.
 
     Args:
-        store: A connection of its own.
+        store: A connection of its own, closed when the thread ends.
         config: The configuration.
         name: The worker's name.
         enqueue: Asks for one drain; takes its description.
@@ -71,17 +73,21 @@ class Dispatcher(threading.Thread):
         self.join(timeout=5.0)
 
     def run(self) -> None:
-        failed = False
+        away = False
         while not self._ended:
             wait = LOOK_S
             try:
                 wait = self._look()
                 self._maintain()
-                failed = False
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed
-                if not failed:
-                    log.warning("dispatcher_waits: %s", error)
-                failed = True
+                if away:
+                    log.warning("redis_back")
+                away = False
+            except NotifyError as error:
+                if not away:
+                    log.warning("redis_away: %s", error)
+                away = True
+            except Exception:
+                log.exception("dispatcher_failed: it looks again in a second")
             self._look_now.wait(wait)
             self._look_now.clear()
         self._leave()
@@ -114,7 +120,7 @@ class Dispatcher(threading.Thread):
         settings = self._config
         keep_ms = int(settings.dead.keep_days * DAY_MS)
         for names in _batches(sorted({*registered, *dead})):
-            args: list[Arg] = [int(settings.delivery.delay * 1000), settings.dead.max_bytes, keep_ms, *names]
+            args: list[Arg] = [milliseconds(settings.delivery.delay), settings.dead.max_bytes, keep_ms, *names]
             for queue in self._store.run(Call("repair", args)):
                 log.error("queue_repaired: %s held events and was not on the schedule", queue.decode())
 
@@ -123,6 +129,8 @@ class Dispatcher(threading.Thread):
             self._store.run(Call("peek", [self._worker, "gone", 0]))
         except Exception as error:  # noqa: BLE001 - the entry ends by itself in BELIEVED_MS
             log.debug("could not sign off: %s", error)
+        finally:
+            self._store.close()
 
 
 def _batches(names: Sequence[bytes], size: int = 100) -> Iterable[list[bytes]]:

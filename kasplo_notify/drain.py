@@ -27,6 +27,8 @@ SLICE_S = 1.0
 MAX_RUN_S = 300.0
 # How often to look for queues that came due unannounced, and how long to leave one to an idle worker.
 LOOK_S, HAND_OVER_S = 0.25, 0.1
+# When to see again whether there is room for more.
+CROWDED_S = 0.02
 MAX_HELD, MAX_CLAIM, READ_AT_CLAIM = 256, 128, 16
 STOP_MARGIN_S = 1.5
 REDIS_RETRY_S = 0.2
@@ -132,7 +134,7 @@ class Drain:
 
     def _may_hand_back(self, held: Held) -> bool:
         """Whether a served queue may go. A slow answer would keep the rest of the queue waiting for it."""
-        if not self._gear.slots.has_slow(held.endpoint):
+        if not (held.slow and held.in_flight):
             return True
         held.slice_end += SLICE_S
         return False
@@ -144,6 +146,10 @@ class Drain:
         self._tick_at = now + TICK_S
         queues = list(self._held.values())
         for held in queues:
+            held.slow = self._gear.slots.has_slow(held.endpoint)
+            if held.slow:
+                # It opens one request a second at most; what others could send must not wait behind its events.
+                self._sender.forget(held)
             self._sender.list(held)
             # More may have come due while answers are waited for.
             held.exhausted = held.exhausted and not held.in_flight
@@ -162,7 +168,7 @@ class Drain:
         reply = await self._line.ask(self._settlement.call())
         if reply is None:
             return
-        self._settlement.done()
+        self._settlement.done(time.monotonic())
         for name, paused, _gate in reply[3:]:
             endpoint = name.decode()
             if paused:
@@ -181,7 +187,8 @@ class Drain:
         for queue in done:
             self._held.pop(queue, None)
         self._strays = []
-        still_due, idle = reply[3:]
+        still_due, idle, first = reply[3:]
+        self._next_due_ms = float(first) if first else None
         if still_due:
             # While there is other work, an idle worker may have what comes due again.
             leave = bool(idle) and bool(self._held)
@@ -225,9 +232,14 @@ class Drain:
     # --- what is due -------------------------------------------------------------------------------------------
 
     async def _claim(self, now: float) -> None:
+        if now < self._claim_at:
+            return
         room = self._sender.room
-        most = min(MAX_CLAIM, room, MAX_HELD - len(self._held))
-        if now < self._claim_at or most <= 0:
+        # A queue that only waits for slow answers, or to be given back, costs next to nothing.
+        active = sum(not (held.slow or held.closing) for held in self._held.values())
+        most = min(MAX_CLAIM, room, MAX_HELD - active)
+        if most <= 0:
+            self._claim_at = now + CROWDED_S
             return
         gear = self._gear
         lease_ms = int(gear.config.worker.lease * 1000)
@@ -238,7 +250,11 @@ class Drain:
         if reply is None:
             self._claim_at = now + REDIS_RETRY_S
             return
-        _, _, first, removing, claimed = reply
+        _, _, first, removing, claimed, own, broken = reply
+        for queue, fault in broken:
+            log.error("queue_broken: the keys of %s are not as they should be: %s", queue.decode(), fault.decode())
+        # The reply that gave them to this drain was lost: given back, they are claimed anew.
+        self._strays += [queue.decode() for queue in own if queue.decode() not in self._held]
         self._next_due_ms = float(first) if first else None
         self._plan(more=len(claimed) == most)
         leaving = {_endpoint(queue) for queue in removing}
@@ -285,7 +301,12 @@ class Drain:
         self._sender.take(held, events, asked)
 
     async def _read(self) -> None:
-        hungry = [(held, wants) for held in self._held.values() if (wants := held.wants())]
+        now, slots = time.monotonic(), self._gear.slots
+        hungry = [
+            (held, wants)
+            for held in self._held.values()
+            if (wants := held.wants()) and (not held.slow or slots.may_open(held.endpoint, now))
+        ]
         if not hungry or self._sender.room <= 0:
             return
         args: list[Any] = [self._token, self._gear.default_delay_ms]

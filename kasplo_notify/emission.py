@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kasplo_notify.config import Config
+from kasplo_notify.endpoint import milliseconds
 from kasplo_notify.errors import InvalidEvent, PushError, StorageUnavailable
 from kasplo_notify.events import Event, check_event_id, check_mail_class, validate
 from kasplo_notify.routing import Route, RouteTable
@@ -21,8 +22,10 @@ from kasplo_notify.stored import StoredEvent
 if TYPE_CHECKING:
     from kasplo_notify.store import Call
 
-# A chunk is pushed or not pushed as one. Redis runs nothing else meanwhile, so it is bounded.
+# A chunk is pushed or not pushed as one. Redis runs nothing else meanwhile, so it is bounded: 500 events for 300
+# endpoints each took it half a second. The bytes are those of all copies.
 CHUNK_EVENTS: Final = 500
+CHUNK_COPIES: Final = 2_000
 CHUNK_BYTES: Final = 1_048_576
 TOKEN_MS, OWN_ID_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 # The ids that are generated for one chunk share its token, so each tells whether its chunk was pushed.
@@ -40,10 +43,12 @@ class Receipt:
     Attributes:
         id: The event id, sent as ``webhook-id`` with every attempt to every endpoint.
         endpoints: Names of the endpoints that it will be delivered to; empty when nothing matched.
+        repeated: An event of this id was emitted before, so this call changed nothing for it.
     """
 
     id: str
     endpoints: tuple[str, ...]
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,8 @@ class Prepared:
     own_id: str
 
 
-def _prepare(fields: Mapping[str, object]) -> Prepared:
-    if not isinstance(fields, Mapping):
-        raise InvalidEvent(f"an event is a mapping of its fields, not a {type(fields).__name__}")
-    own = dict(fields)
+def _prepare(own: dict[str, object]) -> Prepared:
+    """Validate one event; the dict is this function's to change."""
     event_type: Any = own.pop("event_type", None)
     mail_class = check_mail_class(own.pop("mail_class", None))
     given_id = own.pop("event_id", None)
@@ -83,10 +86,14 @@ def prepare_many(events: Iterable[Mapping[str, object]]) -> list[Prepared]:
     Raises:
         InvalidEvent: With the position of the first bad event, counted from 0.
     """
+    if isinstance(events, Mapping | str | bytes) or not isinstance(events, Iterable):
+        raise InvalidEvent("emit_many takes a list of events; a single one is for emit")
     prepared = []
     for position, fields in enumerate(events):
         try:
-            prepared.append(_prepare(fields))
+            if not isinstance(fields, Mapping):
+                raise InvalidEvent(f"an event is a mapping of its fields, not a {type(fields).__name__}")  # noqa: TRY301
+            prepared.append(_prepare(dict(fields)))
         except InvalidEvent as error:
             message = f"event {position}: {error}"
             raise InvalidEvent(message, event_type=error.event_type, field=error.field) from error
@@ -94,50 +101,67 @@ def prepare_many(events: Iterable[Mapping[str, object]]) -> list[Prepared]:
 
 
 class Emission:
-    """The steps of one emit or emit_many, without any I/O."""
+    """The steps of one emit or emit_many, without any I/O.
 
-    def __init__(self, config: Config, routes: "RouteTable | None") -> None:
+    Attributes:
+        routes: The routes that were last read; None when they have to be read.
+        receipts: Of the events that are known to be stored, from the first on.
+    """
+
+    def __init__(self, config: Config, routes: "RouteTable | None", prepared: Sequence[Prepared]) -> None:
         self._config = config
+        self._prepared = prepared
+        # The id that the push script looks each event up by, if any, and the ids of the events in chunks so far.
+        self._own = [item.own_id for item in prepared]
+        self._ids: list[str] = []
         self.routes = routes
+        self.receipts: list[Receipt] = []
 
-    def steps(self, prepared: Sequence[Prepared]) -> "Steps[list[Receipt]]":
-        ids: list[str] = []
-        chunks = []
-        for chunk in _chunks(prepared):
-            token = f"msg_{os.urandom(12).hex()}"
-            alone = len(prepared) == 1
-            own = [item.own_id or (token if alone else f"{token}-{n}") for n, item in enumerate(chunk)]
-            chunks.append((token, chunk, own))
-            ids += own
-        receipts: list[Receipt] = []
-        for token, chunk, own in chunks:
-            try:
-                receipts += yield from self._push(token, chunk, own)
-            except PushError as error:
-                error.event_ids, error.pushed = tuple(ids), len(receipts)
-                raise
-        return receipts
+    def steps(self) -> "Steps[list[Receipt]]":
+        try:
+            while len(self.receipts) < len(self._prepared):
+                yield from self._push()
+        except PushError as error:
+            rest = (own or _token() for own in self._own[len(self._ids) :])
+            error.event_ids, error.pushed = (*self._ids, *rest), len(self.receipts)
+            raise
+        return self.receipts
 
-    def _push(self, token: str, chunk: Sequence[Prepared], ids: Sequence[str]) -> "Steps[list[Receipt]]":
+    def _push(self) -> "Steps[None]":
+        """Push the next chunk."""
+        start, token = len(self.receipts), _token()
+        table = self.routes or (yield from self._load())
+        ways = _bounded(table, self._prepared[start : start + CHUNK_EVENTS])
+        end = start + len(ways)
+        alone = len(self._prepared) == 1
+        ids = [own or (token if alone else f"{token}-{n}") for n, own in enumerate(self._own[start:end])]
+        self._ids[start:] = ids
         while True:
-            if self.routes is None:
-                self.routes = _read_routes((yield LOAD_ROUTES))
-            table = self.routes
-            ways = [table.match(item.mail_class, item.event.event_type) for item in chunk]
-            status, _ = yield self._call(table, token, chunk, ids, ways)
+            status, _, *there = yield self._call(table, token, range(start, end), ways)
             if status != b"stale":
-                return [
-                    Receipt(event_id, tuple(route.endpoint for route in way))
-                    for event_id, way in zip(ids, ways, strict=True)
-                ]
-            self.routes = None
+                break
+            table = yield from self._load()
+            ways = _bounded(table, self._prepared[start:end])
+            if start + len(ways) < end:
+                # By these routes it is too much for one chunk. An earlier try may have been applied and its reply
+                # lost, so the events keep their ids: by those the script knows what it has.
+                self._own[start:end] = ids
+                return
+        known = frozenset(there)
+        for position, (event_id, way) in enumerate(zip(ids, ways, strict=True), start=1):
+            repeated = position in known and bool(self._prepared[start + position - 1].own_id)
+            self.receipts.append(Receipt(event_id, tuple([route.endpoint for route in way]), repeated))
+
+    def _load(self) -> "Steps[RouteTable]":
+        self.routes = None
+        self.routes = _read_routes((yield LOAD_ROUTES))
+        return self.routes
 
     def _call(
         self,
         table: RouteTable,
         token: str,
-        chunk: Sequence[Prepared],
-        ids: Sequence[str],
+        chunk: range,
         ways: Sequence[tuple[Route, ...]],
     ) -> "Call":
         from kasplo_notify.store import Call
@@ -145,7 +169,8 @@ class Emission:
         positions: dict[str, str] = {}
         queues: list[str | int] = []
         events: list[str | bytes] = []
-        for item, event_id, way in zip(chunk, ids, ways, strict=True):
+        here = slice(chunk.start, chunk.stop)
+        for item, own, event_id, way in zip(self._prepared[here], self._own[here], self._ids[here], ways, strict=True):
             places = []
             for route in way:
                 queue = route.queue_for(item.event.email)
@@ -154,10 +179,10 @@ class Emission:
                     place = positions[queue] = str(len(positions) + 1)
                     queues += self._describe(queue, route)
                 places.append(place)
-            generated = _GENERATED.fullmatch(item.own_id) if item.own_id else None
+            generated = _GENERATED.fullmatch(own) if own else None
             stem = generated[1] if generated else ""
             packed = StoredEvent(event_id, item.mail_class, item.event.body).pack()
-            events += (item.own_id, stem, packed, " ".join(places))
+            events += (own, stem, packed, " ".join(places))
         dead = self._config.dead
         args: list[Any] = [table.version, token, TOKEN_MS, OWN_ID_MS, dead.max_bytes, int(dead.keep_days * DAY_MS)]
         return Call("push", [*args, len(positions), *queues, *events])
@@ -165,18 +190,25 @@ class Emission:
     def _describe(self, queue: str, route: Route) -> tuple[str, int, int]:
         delivery = self._config.delivery
         delay = delivery.delay if route.delay is None else route.delay
-        return queue, int(delay * 1000), max(1, delivery.max_backlog // route.queues)
+        return queue, milliseconds(delay), max(1, delivery.max_backlog // route.queues)
 
 
-def _chunks(prepared: Sequence[Prepared]) -> Iterable[Sequence[Prepared]]:
-    start = size = 0
-    for position, item in enumerate(prepared):
-        size += len(item.event.body)
-        if position > start and (position - start == CHUNK_EVENTS or size > CHUNK_BYTES):
-            yield prepared[start:position]
-            start, size = position, len(item.event.body)
-    if prepared:
-        yield prepared[start:]
+def _token() -> str:
+    return f"msg_{os.urandom(12).hex()}"
+
+
+def _bounded(table: RouteTable, items: Sequence[Prepared]) -> list[tuple[Route, ...]]:
+    """The routes of the first events, as many as make a chunk: one at least."""
+    ways: list[tuple[Route, ...]] = []
+    copies = size = 0
+    for item in items:
+        way = table.match(item.mail_class, item.event.event_type)
+        copies += len(way)
+        size += len(item.event.body) * max(1, len(way))
+        if ways and (copies > CHUNK_COPIES or size > CHUNK_BYTES):
+            break
+        ways.append(way)
+    return ways
 
 
 def _read_routes(reply: Sequence[bytes | None]) -> RouteTable:

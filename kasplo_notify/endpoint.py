@@ -4,6 +4,7 @@ The record holds values that `endpoint_checks` has accepted. What comes back fro
 stranger had written it: `Endpoint.from_json` accepts nothing that could change the shape of a request.
 """
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -113,6 +114,14 @@ class Endpoint:
         if not {"name", "url"} <= values.keys():
             raise EndpointError(f"the stored endpoint {shown(name)} lacks its name or its url")
         return cls(**values)
+
+
+def milliseconds(seconds: float) -> int:
+    """A delay in the whole milliseconds that Redis counts in: never early, so rounded up.
+
+    What is less than a nanosecond over is the error of binary fractions: 32.3 s are 32,300 ms.
+    """
+    return math.ceil(round(seconds * 1000, 6))
 
 
 def check_name(name: object) -> str:

@@ -218,7 +218,7 @@ def _number(what: str, value: object, lowest: float, highest: float) -> float:
     if type(value) is not int and type(value) is not float:
         raise EndpointError(f"{what} is a number of seconds, not {shown(value)}")
     if not lowest <= value <= highest:  # NaN is not
-        raise EndpointError(f"{what} has to be from {lowest:g} s to {highest:g} s, not {shown(value)}")
+        raise EndpointError(f"{what} has to be from {lowest:,.15g} s to {highest:,.15g} s, not {shown(value)}")
     return float(value)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from kasplo_notify.book import Book
 from kasplo_notify.config import Config
+from kasplo_notify.endpoint import milliseconds
 from kasplo_notify.store import AsyncStore
 from kasplo_notify.transport import Transport
 from kasplo_notify.window import Slots, Window
@@ -53,7 +54,7 @@ class Equipment:
 
     @property
     def default_delay_ms(self) -> int:
-        return int(self.config.delivery.delay * 1000)
+        return milliseconds(self.config.delivery.delay)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@
     |   `-- EndpointExists             the name is taken
     |-- PushError                      valid events that are not, or not all, stored
     |   |-- StorageUnavailable         Redis cannot be reached, or did not answer in time
+    |   |   `-- StorageBroken            Redis answers, and a record in it is not as it should be; do not try again
     |   `-- QueueFull                  Redis has no memory left
     `-- AlreadyRunning                 the embedded server of this data folder belongs to another process
 
@@ -69,6 +70,10 @@ class PushError(NotifyError):
 
 class StorageUnavailable(PushError):
     """Redis cannot be reached or did not answer in time: what was sent last may or may not be stored."""
+
+
+class StorageBroken(StorageUnavailable):
+    """Redis answers, but something in it is not what we stored there: the same call fails again."""
 
 
 class QueueFull(PushError):

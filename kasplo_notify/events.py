@@ -173,7 +173,7 @@ def _unknown_field(table: _Table, name: object) -> InvalidEvent:
         hint = "it is given beside the event's fields, not among them"
     elif owners:
         hint = f"it belongs to {', '.join(owners)} only"
-    elif meant := nearest(name, table.names):
+    elif meant := nearest(name, [*table.names, *_BESIDE]):
         hint = f"did you mean {meant}?"
     else:
         hint = f"the fields are {', '.join(row[0] for row in table.rows)}"

@@ -21,6 +21,7 @@ BODY_SECONDS = 2.0
 EXCERPT_BYTES = 512
 _HEAD_BYTES = 16_384
 _TICK_SECONDS = 0.05
+_AGAIN_SECONDS = 1.0
 _RETRY_AFTER = istr("Retry-After")
 
 _COMPLETE_HEAD = re.compile(rb"HTTP/1\.[01] ([2-9][0-9][0-9])(?: [^\r\n]*)?\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
@@ -96,7 +97,11 @@ class Clock:
     def _tick(self) -> None:
         now = self._loop.time()
         for exchange in [each for each in self._running if each.deadline <= now]:
-            exchange.expire()
+            try:
+                exchange.expire()
+            except Exception as error:  # noqa: BLE001 - the others have deadlines, too
+                exchange.deadline = now + _AGAIN_SECONDS
+                self._loop.call_exception_handler({"message": "a request could not be ended", "exception": error})
         self._timer = self._loop.call_later(_TICK_SECONDS, self._tick) if self._running else None
 
 

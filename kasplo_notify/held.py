@@ -21,6 +21,7 @@ class Item:
     Attributes:
         kind: `n` for never attempted, `r` for a retry; where it is, as the settle script wants it.
         ref: The stream's entry id, or the member of the retry set.
+        score: Of a retry, its score as Redis wrote it.
         progress: What has happened to it before.
         event: The event; None when the stored record is not readable.
         size: Bytes of the stored record.
@@ -28,6 +29,7 @@ class Item:
 
     kind: str
     ref: bytes
+    score: str
     progress: Progress
     event: StoredEvent | None
     size: int
@@ -45,7 +47,7 @@ class Item:
             event = StoredEvent.unpack(packed)
         except BrokenRecord:
             pass
-        return cls(kind.decode(), ref, progress, event, len(ref) + len(packed))
+        return cls(kind.decode(), ref, time.decode(), progress, event, len(ref) + len(packed))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class Held:
         resumed_ms: When a pause of the endpoint ended; the age of its events counts from here.
         closing: Nothing more is started; given back when nothing is in flight.
         exhausted: The last read returned all that was due.
+        slow: Its endpoint has a request that is older than a second: read nothing ahead.
         listed: It is in the sender's line.
         unsettled: Results of its events that are not in Redis yet.
         last_id, last_score: How far new events and retries were read.
@@ -84,6 +87,7 @@ class Held:
     resumed_ms: int = 0
     closing: bool = False
     exhausted: bool = False
+    slow: bool = False
     listed: bool = False
     unsettled: int = 0
     fresh_in_flight: int = 0
@@ -124,6 +128,8 @@ class Held:
         """How many events of each kind to read ahead; 0 while there are enough."""
         if self.closing or self.exhausted or self.buffered > self.limit // 2:
             return 0
+        if self.slow:
+            return 0 if self.buffered else 1
         return min(READ_AHEAD, max(1, 2 * self.limit - self.buffered))
 
     @property
@@ -149,9 +155,8 @@ class Held:
                 if item.ref in self._refs:
                     continue
                 again += 1
-                score = row[2].decode()
-                self._ties = self._ties + 1 if score == self.last_score else 1
-                self.last_score = score
+                self._ties = self._ties + 1 if item.score == self.last_score else 1
+                self.last_score = item.score
                 self._refs.add(item.ref)
             items.append(item)
         self.exhausted = fresh < asked and again < asked
@@ -180,10 +185,22 @@ class Held:
         self.unsettled -= 1
         self._refs.discard(item.ref)
 
-    def close(self) -> int:
-        """Start nothing more; forget what was read ahead. Returns how many bytes that was."""
+    def forget(self) -> int:
+        """Forget what was read ahead, as if it had not been read. Returns how many bytes that was."""
         size = sum(item.size for item in (*self._fresh, *self._again))
-        self.closing = True
+        if self._fresh:
+            self.last_id = _before(self._fresh[0].ref)
+        if self._again:
+            self.last_score = self._again[0].score
+            self._refs.difference_update(item.ref for item in self._again)
+            self._ties = len(self._refs)
+        self.exhausted = self.exhausted and not size
         self._fresh.clear()
         self._again.clear()
         return size
+
+
+def _before(entry_id: bytes) -> str:
+    """The greatest stream id below this one."""
+    ms, seq = (int(part) for part in entry_id.split(b"-"))
+    return f"{ms}-{seq - 1}" if seq else f"{ms - 1}-{2**64 - 1}"

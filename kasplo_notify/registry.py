@@ -4,15 +4,15 @@ A change is one script that compares the registry's version, so two operators ca
 that bumps it before the command returns, so every emit() that begins later routes by it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from kasplo_notify import embedded
 from kasplo_notify.config import Config
-from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.endpoint import Endpoint, milliseconds
 from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint, nearest
-from kasplo_notify.routing import RouteTable, dump_routes
+from kasplo_notify.routing import Route, RouteTable, dump_routes
 from kasplo_notify.store import Arg, Call, Keys, Store, connect
 
 DAY_MS = 86_400_000
@@ -182,7 +182,7 @@ class Registry:
             EndpointError: The endpoint is being removed.
         """
         self.get(name)
-        answer = self.store.run(Call("resume", [name, int(self.config.delivery.delay * 1000)]))
+        answer = self.store.run(Call("resume", [name, milliseconds(self.config.delivery.delay)]))
         if answer == b"removing":
             raise EndpointError(f"endpoint {name!r} is being removed: it cannot be resumed")
         return bool(answer)
@@ -223,7 +223,7 @@ class Registry:
 
     def backlog(self, names: Sequence[str]) -> dict[str, Backlog]:
         """What endpoints have waiting, by name."""
-        _now, *rows = self.store.run(Call("backlog", [int(self.config.delivery.delay * 1000), *names]))
+        _now, *rows = self.store.run(Call("backlog", [milliseconds(self.config.delivery.delay), *names]))
         return {
             name: Backlog(waiting=waiting, retrying=retrying, dead=dead, late_ms=int(late))
             for name, (waiting, retrying, dead, late) in zip(names, rows, strict=True)
@@ -235,17 +235,33 @@ class Registry:
     def _change(self, change: Callable[[dict[str, Endpoint]], tuple[Endpoint, str]]) -> Endpoint:
         keys = self.store.keys
         for _ in range(_COLLISIONS):
-            version, endpoints, _broken = self.read()
+            version, endpoints, broken = self.read()
             endpoint, kind = change(endpoints)
             endpoints[endpoint.name] = endpoint
-            delay = "" if endpoint.delay is None else int(endpoint.delay * 1000)
-            default_delay = int(self.config.delivery.delay * 1000)
-            args: list[Arg] = [version, endpoint.name, endpoint.to_json(), dump_routes(endpoints.values())]
+            unreadable = {each.name for each in broken} - {endpoint.name}
+            delay = "" if endpoint.delay is None else milliseconds(endpoint.delay)
+            default_delay = milliseconds(self.config.delivery.delay)
+            args: list[Arg] = [
+                version,
+                endpoint.name,
+                endpoint.to_json(),
+                dump_routes(endpoints.values(), self._routes_of(unreadable)),
+            ]
             args += [delay, endpoint.queues, default_delay, kind]
             status, _ = self.store.run(Call("register", args, [keys.endpoints, keys.routes]))
             if status == b"registered":
                 return endpoint
         raise StorageUnavailable("the registry is being changed by others all the time: try again")
+
+    def _routes_of(self, names: Collection[str]) -> list[Route]:
+        """The routes that are stored for endpoints whose records are not readable: their events must not be lost."""
+        if not names:
+            return []
+        (stored,) = self.store.read(("GET", self.store.keys.routes))
+        try:
+            return RouteTable.load(None, stored).of_endpoints(names)
+        except (ValueError, TypeError):
+            return []
 
 
 def removal(keys: Keys, config: Config, name: str, *, drop: bool) -> Call:

@@ -6,7 +6,7 @@ case. An event without a mail class matches only ``*`` and ``default``.
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -88,6 +88,10 @@ class RouteTable:
         routes = [_read(row) for row in (orjson.loads(stored) if stored else [])]
         return cls((version or b"0").decode(), routes)
 
+    def of_endpoints(self, names: Collection[str]) -> list[Route]:
+        """The routes of these endpoints."""
+        return [route for route in self._routes if route.endpoint in names]
+
     def _match(self, mail_class: str, event_type: str) -> tuple[Route, ...]:
         """The routes that :meth:`explain` matches, without a look at every endpoint: a new mail class is common."""
         mail_class = mail_class.lower()
@@ -120,7 +124,11 @@ class RouteTable:
                 matches.append(Match(route, matched=False, reason=f"takes only {', '.join(route.mail_classes)}"))
             elif named:
                 matches.append(
-                    Match(route, matched=False, reason=f"is a default, and {', '.join(sorted(named))} matches")
+                    Match(
+                        route,
+                        matched=False,
+                        reason=f"is a default, and the mail class is named by {', '.join(sorted(named))}",
+                    )
                 )
             else:
                 matches.append(
@@ -141,7 +149,12 @@ def _read(row: Any) -> Route:
     return Route(check_name(name), tuple(map(check_mail_class, classes)), tuple(types), queues, delay)
 
 
-def dump_routes(endpoints: Iterable[Endpoint]) -> bytes:
-    """What producers need of the registry, as JSON. An endpoint that is being removed gets nothing more."""
-    routes = (Route.of(endpoint) for endpoint in endpoints if not endpoint.removing)
+def dump_routes(endpoints: Iterable[Endpoint], others: Iterable[Route] = ()) -> bytes:
+    """What producers need of the registry, as JSON. An endpoint that is being removed gets nothing more.
+
+    Args:
+        endpoints: The endpoints.
+        others: Routes of endpoints whose records are not readable, to be kept as they are.
+    """
+    routes = [*(Route.of(endpoint) for endpoint in endpoints if not endpoint.removing), *others]
     return orjson.dumps([[r.endpoint, r.mail_classes, r.event_types, r.queues, r.delay] for r in routes])

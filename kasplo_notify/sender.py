@@ -1,4 +1,4 @@
-"""Which event is sent next, and what its answer means: from read-ahead to verdict. Redis is not touched here."""
+"""Which event is sent next, and what its answer means: from read-ahead to verdict."""
 
 import asyncio
 import logging
@@ -72,8 +72,13 @@ class Sender:
 
     def close(self, held: Held) -> None:
         """Start nothing more of a queue."""
+        held.closing = True
+        self.forget(held)
+
+    def forget(self, held: Held) -> None:
+        """Let go of what was read ahead of a queue; it is in Redis all the same."""
         self._buffered -= held.buffered
-        self._buffered_bytes -= held.close()
+        self._buffered_bytes -= held.forget()
 
     async def start(self) -> None:
         """Start requests, one of each queue in turn, as far as windows and slots allow.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kasplo_notify.config import Config
+from kasplo_notify.endpoint import milliseconds
 from kasplo_notify.held import Held, Item
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.store import Arg, Call
@@ -76,7 +77,7 @@ class Settlement:
         config = self._config
         args: list[Arg] = [
             self._token,
-            int(config.delivery.delay * 1000),
+            milliseconds(config.delivery.delay),
             config.dead.max_bytes,
             int(config.dead.keep_days * 86_400_000),
             config.attempts.keep,
@@ -85,17 +86,19 @@ class Settlement:
         ]
         # Results go on arriving while this is on its way.
         self._sent = min(BATCH, len(self._results))
-        self._urgent, self._strikes = False, 0
+        if self._sent == len(self._results):
+            self._urgent, self._strikes = False, 0
         for result in self._results[: self._sent]:
             args += _row(result)
         return Call("settle", args)
 
-    def done(self) -> None:
-        """What the last :meth:`call` was made for is in Redis."""
+    def done(self, now: float) -> None:
+        """What the last :meth:`call` was made for is in Redis; the lag of the rest counts from `now`."""
         for result in self._results[: self._sent]:
             result.held.settled(result.item)
         del self._results[: self._sent]
         self._sent = 0
+        self._oldest = now
 
 
 def _detail(result: Result) -> str:
@@ -120,11 +123,11 @@ def _row(result: Result) -> tuple[Arg, ...]:
         item.ref,
         verdict.action,
         progress.pack(),
-        int(verdict.delay * 1000),
+        milliseconds(verdict.delay),
         verdict.reason,
         _detail(result)[:_DETAIL].encode(errors="replace"),
         int(verdict.strikes),
-        int((verdict.endpoint_wait or 0) * 1000),
+        milliseconds(verdict.endpoint_wait or 0),
         "" if outcome is None or outcome.status is None else outcome.status,
         outcome.duration_ms if outcome else 0,
         progress.attempts if made else "",

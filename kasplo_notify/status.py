@@ -25,7 +25,7 @@ class EndpointStatus:
 
     Attributes:
         name: Its name.
-        endpoint: Its record; None when that is not readable.
+        endpoint: Its record; None when that is not readable, or the endpoint is removed.
         broken: Why not; empty otherwise.
         health: What the workers know of it.
         backlog: Its events.
@@ -41,11 +41,13 @@ class EndpointStatus:
 
     @property
     def state(self) -> str:
-        """A stable word: broken, removing, paused, breaker_open, waiting, failing or active."""
+        """A stable word: broken, removed, removing, paused, breaker_open, waiting, failing or active."""
         health = self.health
         if self.broken:
             return "broken"
-        if health.paused == "removing" or (self.endpoint is not None and self.endpoint.removing):
+        if self.endpoint is None:
+            return "removed"
+        if health.paused == "removing" or self.endpoint.removing:
             return "removing"
         if health.paused:
             return "paused"
@@ -107,8 +109,13 @@ class Attempt:
     excerpt: bytes
 
 
-def read_overview(registry: Registry, only: str | None = None) -> Overview:
+def read_overview(registry: Registry, only: str | None = None, *, removed: bool = False) -> Overview:
     """How things stand, for all endpoints or for one.
+
+    Args:
+        registry: The registry.
+        only: The name of one endpoint.
+        removed: Removed endpoints as well, while there are dead letters of them.
 
     Raises:
         UnknownEndpoint: There is no endpoint `only`.
@@ -117,7 +124,11 @@ def read_overview(registry: Registry, only: str | None = None) -> Overview:
     store, keys = registry.store, registry.store.keys
     _, endpoints, broken = registry.read()
     reasons = {each.name: each.reason for each in broken}
-    names = sorted([*endpoints, *reasons])
+    known = {*endpoints, *reasons}
+    if removed:
+        (holders,) = store.read(("HKEYS", keys("dead")))
+        known.update(name.decode(errors="replace") for name in holders)
+    names = sorted(known)
     if only is not None:
         if only not in names:
             raise unknown_endpoint(only, names)

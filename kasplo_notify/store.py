@@ -1,4 +1,4 @@
-"""The only module that knows Redis: connections, scripts, the names of keys, and what its errors mean.
+"""The only module that knows Redis: connections, scripts, the names of keys. ``storage_errors`` knows its errors.
 
 The data model stands at the top of ``scripts/shared.lua``. Every change to it is one Lua script, run by name
 through :class:`Store` (or :class:`AsyncStore`, its awaited twin: both only carry a :class:`Call` to the server
@@ -8,7 +8,7 @@ and its reply back). Scripts need Redis 7.0 or Valkey 7.2.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import Any, TypeVar, cast
 
 import redis
 import redis.asyncio
+import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from kasplo_notify.errors import ConfigError, NotifyError, QueueFull, StorageUnavailable
+from kasplo_notify.errors import ConfigError
+from kasplo_notify.storage_errors import explain
 
 SHARD = "0"
 _SCRIPTS = Path(__file__).parent / "scripts"
@@ -80,21 +82,13 @@ class Call:
     keys: Sequence[str] = ()
 
 
-def explain(error: RedisError | OSError) -> NotifyError:
-    """The error of ours that stands for one of Redis' errors."""
-    text = (str(error) or type(error).__name__).rstrip(".")
-    if isinstance(error, OutOfMemoryError):
-        return QueueFull("Redis is full (maxmemory): give it more memory, or let the backlog drain, then try again")
-    if text == "No connection available":
-        return StorageUnavailable("all connections to Redis are busy: emit fewer at once, or many with emit_many")
-    if isinstance(error, AuthenticationError):
-        return StorageUnavailable(f"Redis refuses the login: {text}. Check redis.url")
-    return StorageUnavailable(f"Redis is not available: {text}. Check redis.url and that the server runs")
-
-
 def mask_url(url: str) -> str:
-    """A Redis URL without its password."""
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url)
+    """A Redis URL without its password, also when an `@` in it was not percent-encoded."""
+    scheme = re.match(r"(?:[a-z]+://)?", url)[0]  # type: ignore[index]  # it matches everything
+    login, at, place = url.removeprefix(scheme).rpartition("@")
+    user, colon, _ = login.partition(":")
+    hidden = f"{scheme}{user}{colon}{'***' if colon else ''}{at}{place}"
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
 
 
 def _check_url(url: str) -> str:
@@ -114,53 +108,75 @@ def connect(url: str, *, timeout: float = 5.0, connections: int = 8) -> "redis.R
     Raises:
         ConfigError: The URL is not one.
     """
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            _check_url(url),
-            max_connections=connections,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
-    except ValueError as error:
-        raise ConfigError(f"redis.url is not usable: {error}") from error
-    return redis.Redis(connection_pool=pool)
+    options = _options(Retry(NoBackoff(), 0), timeout, connections)
+    return redis.Redis(connection_pool=_pool(redis.BlockingConnectionPool.from_url, url, options))
 
 
 def connect_async(url: str, *, timeout: float = 5.0, connections: int = 4) -> "redis.asyncio.Redis":
     """As :func:`connect`, for asyncio."""
-    try:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            _check_url(url),
-            max_connections=connections,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=AsyncRetry(NoBackoff(), 0),
-            health_check_interval=0,
-        )
-    except ValueError as error:
-        raise ConfigError(f"redis.url is not usable: {error}") from error
+    options = _options(AsyncRetry(NoBackoff(), 0), timeout, connections)
+    return redis.asyncio.Redis(connection_pool=_pool(redis.asyncio.BlockingConnectionPool.from_url, url, options))
+
+
+def connect_like(client: "redis.Redis", *, timeout: float = 5.0, connections: int = 8) -> "redis.Redis":
+    """As :func:`connect`, to the server of `client`, with its login and TLS settings.
+
+    Raises:
+        ConfigError: The client is one of Redis Sentinel.
+    """
+    options = _server_of(client) | _options(Retry(NoBackoff(), 0), timeout, connections)
+    kind = client.connection_pool.connection_class
+    pool = redis.BlockingConnectionPool(connection_class=kind, **options)  # type: ignore[no-untyped-call]
+    return redis.Redis(connection_pool=pool)
+
+
+def connect_async_like(client: "redis.Redis", *, timeout: float = 5.0, connections: int = 4) -> "redis.asyncio.Redis":
+    """As :func:`connect_like`, for asyncio."""
+    options = _server_of(client) | _options(AsyncRetry(NoBackoff(), 0), timeout, connections)
+    kind: type[redis.asyncio.Connection | redis.asyncio.UnixDomainSocketConnection] = redis.asyncio.Connection
+    if issubclass(client.connection_pool.connection_class, redis.UnixDomainSocketConnection):
+        kind = redis.asyncio.UnixDomainSocketConnection
+    elif issubclass(client.connection_pool.connection_class, redis.SSLConnection):
+        kind = redis.asyncio.SSLConnection
+        # redis-py checks OCSP answers of a server only without asyncio.
+        options = {name: value for name, value in options.items() if "_ocsp" not in name}
+    pool = redis.asyncio.BlockingConnectionPool(connection_class=cast("Any", kind), **options)
     return redis.asyncio.Redis(connection_pool=pool)
 
 
-def url_of(client: "redis.Redis") -> str:
-    """The URL of the server that a client is connected to, its login included."""
-    from urllib.parse import quote, urlencode  # noqa: PLC0415 - one caller, at a worker's start
+_SERVER = ("host", "port", "path", "db", "username", "password", "credential_provider", "protocol")
 
+
+def _server_of(client: "redis.Redis") -> dict[str, Any]:
+    """The settings that say which server a client is connected to, and as whom."""
+    if isinstance(client.connection_pool, redis.sentinel.SentinelConnectionPool):
+        raise ConfigError("a worker cannot be started with Redis Sentinel: give it the URL of the server itself")
     settings = client.connection_pool.connection_kwargs
-    login = ""
-    if settings.get("password"):
-        login = f"{quote(settings.get('username') or '', safe='')}:{quote(settings['password'], safe='')}@"
-    database = int(settings.get("db") or 0)
-    if settings.get("path"):
-        return f"unix://{login}{settings['path']}?db={database}"
-    secure = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
-    tls = {key: settings[key] for key in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if settings.get(key)}
-    query = f"?{urlencode(tls)}" if tls else ""
-    return f"redis{'s' if secure else ''}://{login}{settings['host']}:{settings['port']}/{database}{query}"
+    return {name: value for name, value in settings.items() if name in _SERVER or name.startswith("ssl_")}
+
+
+def _options(retry: Retry | AsyncRetry, timeout: float, connections: int) -> dict[str, Any]:
+    return {
+        "max_connections": connections,
+        "timeout": timeout,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": retry,
+        "health_check_interval": 0,
+    }
+
+
+def _pool(from_url: Callable[..., Reply], url: str, options: Mapping[str, Any]) -> Reply:
+    try:
+        return from_url(_check_url(url), **options)
+    except ConfigError:
+        raise
+    except ValueError:
+        # What redis-py says quotes the part that it cannot read: a piece of the password, perhaps.
+        raise ConfigError(
+            "redis.url is not usable: write it as redis://USER:PASSWORD@HOST:PORT/NUMBER, special characters of the "
+            "password percent-encoded"
+        ) from None
 
 
 class Store:

@@ -76,8 +76,9 @@ class RecordingNotifier:
         known = {event.id for event in self.events}
         for item in prepared:
             event_id = item.own_id or f"msg_{uuid.uuid4().hex[:24]}"
-            if event_id not in known:
+            repeated = event_id in known
+            if not repeated:
                 known.add(event_id)
                 self.events.append(Recorded(event_id, item.mail_class, item.event.event_type, item.event.body))
-            receipts.append(Receipt(event_id, ()))
+            receipts.append(Receipt(event_id, (), repeated))
         return receipts

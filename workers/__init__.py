@@ -13,8 +13,10 @@ from redis.exceptions import RedisError
 
 from kasplo_notify.config import Config
 from kasplo_notify.embedded import url_of
-from kasplo_notify.store import connect, explain
+from kasplo_notify.storage_errors import explain
+from kasplo_notify.store import connect
 from workers.notify_worker import RESTART_MOST_S, RESTART_S, NotifyWorker
+from workers.starting import hide_repetitions
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -44,6 +46,8 @@ def run_worker(config: Config, *, burst: bool = False) -> int:
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     logging.getLogger("rq.job").setLevel(logging.WARNING)
+    if not burst:
+        hide_repetitions()
     connection = connect(url_of(config))
     try:
         _made(connection, config, patient=not burst).work(burst, logging_level=None)

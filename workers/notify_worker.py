@@ -1,7 +1,6 @@
 """The RQ worker class: an event loop, an HTTP client and a dispatcher around RQ's own loop."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -26,8 +25,9 @@ from kasplo_notify.embedded import url_of as configured_url
 from kasplo_notify.equipment import Equipment, Tally
 from kasplo_notify.errors import NotifyError
 from kasplo_notify.guard import EgressGuard
-from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async, url_of
+from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async_like, connect_like
 from kasplo_notify.transport import Transport
+from workers import starting
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -64,7 +64,7 @@ class NotifyWorker(SimpleWorker):
         config: Config | None = None,
         **options: Any,
     ) -> None:
-        self._config = Config.load() if config is None else config
+        self._config = starting.configured() if config is None else config
         given = [queues] if isinstance(queues, str | Queue) else list(queues)
         if connection is None:
             connection = next((queue.connection for queue in given if isinstance(queue, Queue)), None)
@@ -87,6 +87,7 @@ class NotifyWorker(SimpleWorker):
         self._equipment: Equipment | None = None
         self._dispatcher: Dispatcher | None = None
         self._restarts = 0
+        self._checked = False
 
     # --- RQ's hooks ----------------------------------------------------------------------------------------------
 
@@ -95,14 +96,17 @@ class NotifyWorker(SimpleWorker):
         # Under `rq worker` our lines go where RQ's go; an application that configured logging keeps its own way.
         for name in ("kasplo_notify", "workers"):
             setup_loghandlers(*args, name=name, **options)
-        # What the imports made stays; of what a delivery makes hardly anything is a cycle. Collecting as often as
-        # a general program does costs 10 of 95 microseconds an event.
-        gc.freeze()
-        gc.set_threshold(10_000, 50, 100)
+        starting.collect_less()
+        self._checked = self._checked or starting.check_redis(self.connection, self._config.redis.prefix)
         self._open()
 
     def teardown(self) -> None:
-        self._close()
+        try:
+            self._close()
+        finally:
+            self._sign_off()
+
+    def _sign_off(self) -> None:
         try:
             super().teardown()
         except RedisError as error:
@@ -125,24 +129,26 @@ class NotifyWorker(SimpleWorker):
         pause = RESTART_S
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.request_stop)
-        while not self._told_to_stop:
-            if burst and not self._ask_for_drain():
-                break
-            began = time.monotonic()
-            served = self._serve(burst, *args, **options)
-            worked |= served
-            if once or self._told_to_stop:
-                break
-            if not (burst and served):
-                worked |= self._deliver_without_rq()
-            if not burst and not self._told_to_stop:
-                pause = RESTART_S if time.monotonic() - began > RESTART_MOST_S else min(2 * pause, RESTART_MOST_S)
-                log.warning("rq_restarts: RQ ended, it is started again in %.1f s", pause)
-                with suppress(StopRequested):
+        # A signal raises StopRequested wherever it finds us when no drain runs: between two statements as well.
+        with suppress(StopRequested):
+            while not self._told_to_stop:
+                if burst and not self._ask_for_drain():
+                    break
+                began = time.monotonic()
+                served = self._serve(burst, *args, **options)
+                worked |= served
+                if once or self._told_to_stop:
+                    break
+                if not (burst and served):
+                    worked |= self._deliver_without_rq()
+                if not burst and not self._told_to_stop:
+                    pause = RESTART_S if time.monotonic() - began > RESTART_MOST_S else min(2 * pause, RESTART_MOST_S)
+                    log.warning("rq_restarts: RQ ended, it is started again in %.1f s", pause)
                     time.sleep(pause)
-                # RQ would refuse the name of a worker that could not sign off.
-                self._restarts += 1
-                self.name = f"{self._first_name}-{self._restarts}"
+                    # RQ would refuse the name of a worker that could not sign off.
+                    self._restarts += 1
+                    self.name = f"{self._first_name}-{self._restarts}"
+        self._close()
         return worked
 
     # --- delivering ----------------------------------------------------------------------------------------------
@@ -184,7 +190,7 @@ class NotifyWorker(SimpleWorker):
         try:
             return bool(super().work(burst, *args, **options))
         except StopRequested:
-            return False
+            raise
         except Exception as error:  # noqa: BLE001 - whatever ended RQ, events must go on
             log.warning("rq_ended: %s", error)
             return False
@@ -196,14 +202,14 @@ class NotifyWorker(SimpleWorker):
         try:
             self._open()
             return bool(self.deliver().delivered) if self._due() else False
-        except (NotifyError, StopRequested) as error:
+        except NotifyError as error:
             log.debug("nothing delivered: %s", error)
             return False
         finally:
             self._close()
 
     def _due(self) -> bool:
-        store = Store(connect(url_of(self.connection), timeout=2.0, connections=1), self._config.redis.prefix)
+        store = Store(connect_like(self.connection, timeout=2.0, connections=1), self._config.redis.prefix)
         try:
             return bool(store.run(Call("peek", [self.name, "gone", 0]))[2])
         finally:
@@ -234,13 +240,13 @@ class NotifyWorker(SimpleWorker):
     def _open(self) -> None:
         if self._loop is not None:
             return
-        url, config = url_of(self.connection), self._config
+        config = self._config
         self._loop = asyncio.new_event_loop()
         transport = Transport(config, EgressGuard(config.egress))
         self._loop.run_until_complete(transport.start())
         self._equipment = Equipment(
             config=config,
-            store=AsyncStore(connect_async(url), config.redis.prefix),
+            store=AsyncStore(connect_async_like(self.connection), config.redis.prefix),
             transport=transport,
             name=self.name,
             help_wanted=self._help_wanted,
@@ -248,7 +254,7 @@ class NotifyWorker(SimpleWorker):
         NotifyWorker.running = self
         if not self._burst:
             self._dispatcher = Dispatcher(
-                Store(connect(url, connections=1), config.redis.prefix),
+                Store(connect_like(self.connection, connections=1), config.redis.prefix),
                 config,
                 name=self.name,
                 enqueue=self._enqueue,
@@ -261,11 +267,13 @@ class NotifyWorker(SimpleWorker):
             self._dispatcher.stop()
             self._dispatcher = None
         NotifyWorker.running = None
-        if self._loop is not None and self._equipment is not None:
-            equipment = self._equipment
-            self._loop.run_until_complete(equipment.transport.close())
-            self._loop.run_until_complete(equipment.store.close())
-            self._loop.close()
+        loop, equipment = self._loop, self._equipment
+        # A signal may have ended this halfway: then it is called again.
+        if loop is not None and not loop.is_closed():
+            if equipment is not None:
+                loop.run_until_complete(equipment.transport.close())
+                loop.run_until_complete(equipment.store.close())
+            loop.close()
         self._loop = self._equipment = None
 
     def _help_wanted(self) -> None:

@@ -4,6 +4,9 @@
 commands has its module.
 """
 
+import os
+import sys
+
 from kasplo_notify.cli.root import root
 
 __all__ = ["main", "root"]
@@ -11,4 +14,20 @@ __all__ = ["main", "root"]
 
 def main() -> None:
     """Run the command that `sys.argv` names, and exit with its code."""
+    _open_outputs()
     root()
+
+
+def _open_outputs() -> None:
+    """What a shell closed (`>&-`) is None to Python, and its number would go to the next file that is opened.
+
+    A missing stdin stays missing: commands that read it say so.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)  # noqa: FBT003 - it takes no name
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))

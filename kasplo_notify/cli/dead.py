@@ -89,7 +89,11 @@ def show(session: Session, *, selection: Selection, limit: int, as_json: bool) -
 @dead.command()
 @pass_session
 @selection_options
-@click.option("--pace", metavar="N/s", help="Send at most N a second into the queue, on average; else all at once.")
+@click.option(
+    "--pace",
+    metavar="N/s",
+    help="Send N a second into the queue, a tenth of a second's worth at a time; else all at once.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def replay(session: Session, *, selection: Selection, pace: str | None, yes: bool) -> None:
     """Send dead letters again.
@@ -104,7 +108,9 @@ def replay(session: Session, *, selection: Selection, pace: str | None, yes: boo
         number = _count(registry, letters, selection)
         if number > 1:
             ask(f"Send {_dead_letters(number, selection)} again?", yes=yes)
-        done = _run(letters.replay(selection), number, "sent again", per_second)
+        # A tenth of a second's worth at a time: a subscriber that has just recovered gets no bursts.
+        step = 100 if per_second is None else max(1, min(100, int(per_second / 10)))
+        done = _run(letters.replay(selection, step=step), number, "sent again", per_second)
     click.echo(f"{counted(done, 'dead letter is', 'dead letters are')} on the way again.")
     fail_if_missing(selection, done)
 
@@ -137,10 +143,9 @@ def purge(session: Session, *, selection: Selection, yes: bool) -> None:
 def export(session: Session, *, selection: Selection, for_emit: bool) -> None:
     """Write dead letters as JSON lines.
 
-    They stay where they are. With --for-emit each line is an event with its mail class and id, as `emit` takes
-    them: into another
-    installation, or after its endpoint was registered under another name. `dead replay` is the way back into the
-    endpoint that it died in.
+    They stay where they are. With --for-emit each line is an event with its mail class, as `emit` takes it: into
+    another installation, or to be routed anew. It gets a new id then. `dead replay` is the way back into the
+    endpoint that it died in, with the same id.
 
     Example: kasplo-notify dead export crm > crm.jsonl
              kasplo-notify dead export crm --for-emit | kasplo-notify --redis-url redis://other emit
@@ -188,7 +193,7 @@ def _run(steps: Iterator[int], number: int, what: str, per_second: float | None)
     try:
         for done in steps:
             out.status(f"{done:,} of {number:,} {what}")
-            if per_second is not None:
+            if per_second is not None and done < number:
                 time.sleep(max(0.0, began + done / per_second - time.monotonic()))
     except BaseException:
         out.done()

@@ -75,6 +75,7 @@ class _Run:
     emitted: int = 0
     refused: int = 0
     unrouted: int = 0
+    repeated: int = 0
     resume_at: int = 1
     seen: int = 0
     told_at: float = 0.0
@@ -92,7 +93,8 @@ class _Run:
     def summarise(self) -> None:
         self.out.done()
         unrouted = f", {self.unrouted:,} of them matched no endpoint" if self.unrouted else ""
-        click.echo(f"{self.emitted:,} emitted{unrouted}, {self.refused:,} refused.", err=True)
+        repeated = f", {self.repeated:,} known by their event_id and left alone" if self.repeated else ""
+        click.echo(f"{self.emitted:,} emitted{unrouted}{repeated}, {self.refused:,} refused.", err=True)
 
     def how_to_resume(self, file: str) -> str:
         """Where to begin next time, as an instruction."""
@@ -134,8 +136,10 @@ class _Run:
                 self.emitted += error.pushed
                 self.resume_at = self.batch[min(error.pushed, len(self.batch) - 1)].number
                 raise
-            self.emitted += len(receipts)
-            self.unrouted += sum(not receipt.endpoints for receipt in receipts)
+            repeated = sum(receipt.repeated for receipt in receipts)
+            self.emitted += len(receipts) - repeated
+            self.repeated += repeated
+            self.unrouted += sum(not receipt.endpoints and not receipt.repeated for receipt in receipts)
             self.batch, self.batch_bytes = [], 0
         self.resume_at = self.seen + 1
         if time.monotonic() - self.told_at > _TOLD_EVERY_S:

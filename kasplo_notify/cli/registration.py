@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from kasplo_notify.catalogue import EVENT_TYPES
+from kasplo_notify.cli.ask import ask
 from kasplo_notify.cli.errors import Refused
 from kasplo_notify.cli.moments import Span, iso, local, span
 from kasplo_notify.cli.root import Command
@@ -204,13 +205,14 @@ def update(
     help="How long requests carry a signature of the old secret as well (30m, 24h, 3d); 0 = not at all.",
 )
 @click.option("--secret", metavar="whsec_...", help="The new secret; else one is generated.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
 @pass_session
-def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | None, as_json: bool) -> None:
+def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | None, yes: bool, as_json: bool) -> None:
     """Give an endpoint a new secret.
 
     It is shown once, here. Until the overlap ends requests carry two signatures, so the subscriber can change
-    over at any time.
+    over at any time. Asks first when an overlap is running: that ends then, as requests carry two signatures at most.
 
     Example: kasplo-notify endpoint rotate-secret crm --overlap 48h
     """
@@ -218,6 +220,12 @@ def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | 
     with session.registry() as registry:
         now_s = redis_ms(registry.store) // 1000
         until = now_s + round(overlap)
+        current = registry.get(name)
+        if current.old_secret and current.old_secret_until > now_s:
+            promised = local(current.old_secret_until * 1000)
+            ask(
+                f"The secret before the current one was to sign until {promised}; it would end at once. Go on?", yes=yes
+            )
 
         def change(endpoint: Endpoint) -> Endpoint:
             if endpoint.secret == new:

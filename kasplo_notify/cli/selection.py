@@ -77,9 +77,11 @@ def _body(letter: DeadLetter) -> Any:
 
 
 def letter_for_emit(letter: DeadLetter) -> dict[str, Any] | None:
-    """The event as a line that `emit` takes; None when it is not readable."""
+    """The event as a line that `emit` takes; None when it is not readable.
+
+    Without its id: for an hour `emit` would take it for a repetition and leave it alone.
+    """
     body, event = _body(letter), letter.event
     if event is None or not isinstance(body, dict):
         return None
-    beside = {"event_id": event.id} | ({"mail_class": event.mail_class} if event.mail_class else {})
-    return beside | body
+    return ({"mail_class": event.mail_class} if event.mail_class else {}) | body

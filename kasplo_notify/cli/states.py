@@ -14,6 +14,7 @@ _COLOURS: Final = {
     "failing": "yellow",
     "waiting": "yellow",
     "removing": "yellow",
+    "removed": "yellow",
     "breaker_open": "red",
     "paused": "red",
     "broken": "red",
@@ -33,6 +34,8 @@ def in_words(status: EndpointStatus) -> str:
             return "broken: its record is not readable"
         case "removing":
             return "being removed"
+        case "removed":
+            return "removed; its dead letters are kept"
         case "paused":
             since = f" since {local(health.paused_at)}" if health.paused_at else ""
             return f"paused: {status.pause_reason}{since}"

@@ -19,12 +19,13 @@ from kasplo_notify.status import EndpointStatus, Overview, read_overview
 def status(session: Session, endpoint: str | None, *, as_json: bool) -> None:
     """Show what waits, retries and died, and how late.
 
-    LATE is for how long the oldest event that should have been sent is overdue.
+    LATE is for how long the oldest event that should have been sent is overdue. Removed endpoints are shown while
+    there are dead letters of them.
 
     Example: kasplo-notify status crm
     """
     with session.registry() as registry:
-        overview = read_overview(registry, endpoint)
+        overview = read_overview(registry, endpoint, removed=True)
     if as_json:
         document(_json(overview))
         return

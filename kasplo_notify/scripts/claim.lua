@@ -5,13 +5,15 @@
 --   kind for one queue, [6] most events in all, [7] queues that the drain holds
 -- Returns {now, version, score of the schedule's next entry or '', queues being removed, claimed}, claimed a list
 -- of {queue, 1 if it may send one probe, deaths, the event alone at them, endpoint resumed at, events of each kind
--- asked for, events}.
+-- asked for, events}; then the queues that were this drain's already, and {queue, what is wrong with its keys}, ...
 
 local token, lease = ARGV[1], tonumber(ARGV[2])
 local default_delay, per_queue, left = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local ends = now + lease
 -- An equal share for each busy worker; what nobody has taken for a moment anybody may take.
 local GRACE = 50
+-- When to look again at a queue whose keys are not what they should be.
+local BROKEN_AGAIN = 60000
 local busy = math.max(1, redis.call('ZCARD', base .. 'busy'))
 local due_queues = redis.call('ZCOUNT', SCHEDULE, '-inf', whole(now))
 local share = math.ceil((due_queues + ARGV[7]) / busy) - ARGV[7]
@@ -19,26 +21,23 @@ local share = math.ceil((due_queues + ARGV[7]) / busy) - ARGV[7]
 -- A drain that held this queue never gave it back: it died, or lost its lease.
 local function note_death(queue)
   local deaths = redis.call('HINCRBY', base .. 'deaths', queue, 1)
-  local alone = redis.call('HGET', base .. 'alone', queue)
-  if alone then
-    local seen, id = string.match(alone, '^(%d+) (.*)$')
-    alone = (tonumber(seen) + 1) .. ' ' .. id
-    redis.call('HSET', base .. 'alone', queue, alone)
-  end
-  return deaths, alone or ''
+  local seen, id = string.match(redis.call('HGET', base .. 'alone', queue) or '', '^(%d+) (.*)$')
+  if not seen then return deaths, '' end
+  local suspect = (tonumber(seen) + 1) .. ' ' .. id
+  redis.call('HSET', base .. 'alone', queue, suspect)
+  return deaths, suspect
 end
 
-local claimed, removing = {}, {}
-local due = redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, ARGV[4])
-for index = 1, #due, 2 do
-  local queue, score = due[index], tonumber(due[index + 1])
-  if left <= 0 or budget <= 0 or (#claimed >= share and score > now - GRACE) then break end
+local claimed, removing, own, broken = {}, {}, {}, {}
+
+local function claim(queue)
   local endpoint = endpoint_of(queue)
   local health = health_of(endpoint)
   local previous = redis.call('HGET', OWNER, queue)
   if previous == token then
-    -- Its renewal is late, but nobody else came: it goes on where it was.
+    -- Its renewal is late, or the reply that gave it to the drain was lost.
     redis.call('ZADD', SCHEDULE, whole(ends), queue)
+    own[#own + 1] = queue
   elseif health.paused == 'removing' then
     redis.call('HDEL', OWNER, queue)
     redis.call('ZADD', SCHEDULE, whole(now + 1000), queue)
@@ -47,23 +46,34 @@ for index = 1, #due, 2 do
     redis.call('HDEL', OWNER, queue)
     reschedule(queue, default_delay)
   else
-    local deaths, alone = 0, ''
+    local wanted = health.open and 1 or math.min(per_queue, left)
+    local events = read_queue(queue, default_delay, '', wanted, '-inf', wanted)
+    local deaths, suspect = 0, ''
     if previous then
-      deaths, alone = note_death(queue)
+      deaths, suspect = note_death(queue)
     end
     redis.call('HSET', OWNER, queue, token)
     redis.call('ZADD', SCHEDULE, whole(ends), queue)
-    local wanted = math.min(per_queue, left)
     if health.open then
       set_health(endpoint, health, 'probe', token .. ' ' .. queue)
       set_health(endpoint, health, 'probe_until', ends)
-      wanted = 1
     end
-    local events = read_queue(queue, default_delay, '', wanted, '-inf', wanted)
     left = left - #events
-    claimed[#claimed + 1] = {queue, health.open and 1 or 0, deaths, alone, whole(health.resumed_at or 0), wanted,
+    claimed[#claimed + 1] = {queue, health.open and 1 or 0, deaths, suspect, whole(health.resumed_at or 0), wanted,
                              events}
   end
 end
+
+local due = redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, ARGV[4])
+for index = 1, #due, 2 do
+  local queue, score = due[index], tonumber(due[index + 1])
+  if left <= 0 or budget <= 0 or (#claimed >= share and score > now - GRACE) then break end
+  local sound, fault = alone(claim, queue)
+  if not sound then
+    redis.call('HDEL', OWNER, queue)
+    redis.call('ZADD', SCHEDULE, whole(now + BROKEN_AGAIN), queue)
+    broken[#broken + 1] = {queue, fault}
+  end
+end
 local first = redis.call('ZRANGE', SCHEDULE, 0, 0, 'WITHSCORES')
-return {whole(now), version(), first[2] or '', removing, claimed}
+return {whole(now), version(), first[2] or '', removing, claimed, own, broken}

@@ -8,7 +8,8 @@
 -- ARGV[7] number of queues, then for each: queue, delay in ms, most events
 -- then for each event: the caller's own id ('' = generated), token of the call that may have pushed it before
 --   ('' = none), packed event, its queues as positions in that list, separated by spaces
--- Returns {'stale', version} | {'repeated', 0} | {'pushed', number of events that were not there yet}
+-- Returns {'stale', version} | {'repeated', 0}: this very call | {'pushed', number of events that were not there
+-- yet, position of each that was}
 
 local current = version()
 if current ~= ARGV[1] then return {'stale', current} end
@@ -23,7 +24,16 @@ for position = 1, tonumber(ARGV[7]) do
   at = at + 3
 end
 
+-- An event for a queue whose keys are not what they should be becomes a dead letter, and the others get theirs.
+for _, queue in ipairs(queues) do
+  queue.sound, queue.fault = alone(function()
+    redis.call('XLEN', base .. 'new:' .. queue.name)
+    redis.call('ZCARD', base .. 'retry:' .. queue.name)
+  end)
+end
+
 local function append(queue, packed)
+  if not queue.sound then return bury(queue.name, packed, '', 'broken_queue', queue.fault) end
   local key = base .. 'new:' .. queue.name
   local id = redis.call('XADD', key, '*', 'e', packed)
   if tonumber(string.match(id, '^%d+')) > now + SKEW then
@@ -33,12 +43,16 @@ local function append(queue, packed)
   queue.pushed = queue.pushed + 1
 end
 
-local pushed, unrouted = 0, 0
+local pushed, unrouted, position = 0, 0, 0
+local reply = {'pushed', 0}
 while at <= #ARGV do
   local own, stem, packed, positions = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   at = at + 4
-  if not applied(own) and not applied(stem) then
-    for position in string.gmatch(positions, '%d+') do append(queues[tonumber(position)], packed) end
+  position = position + 1
+  if applied(own) or applied(stem) then
+    reply[#reply + 1] = position
+  else
+    for queue in string.gmatch(positions, '%d+') do append(queues[tonumber(queue)], packed) end
     if own ~= '' then redis.call('SET', base .. 'pushed:' .. own, 1, 'PX', ARGV[4]) end
     pushed = pushed + 1
     if positions == '' then unrouted = unrouted + 1 end
@@ -48,12 +62,14 @@ if ARGV[2] ~= '' then redis.call('SET', base .. 'pushed:' .. ARGV[2], 1, 'PX', A
 
 for _, queue in ipairs(queues) do
   if queue.pushed > 0 then
-    lower(queue.name, now + queue.delay + 1)
-    cap_backlog(queue.name, queue.cap, 2 * queue.pushed + 8, tonumber(ARGV[5]), tonumber(ARGV[6]))
+    -- The events are stored: what goes wrong from here on is mended by repair, and must not make the caller repeat.
+    alone(lower, queue.name, now + queue.delay + 1)
+    alone(cap_backlog, queue.name, queue.cap, 2 * queue.pushed + 8, tonumber(ARGV[5]), tonumber(ARGV[6]))
   end
 end
 if pushed > 0 then
   redis.call('HINCRBY', base .. 'counters', 'emitted', pushed)
   if unrouted > 0 then redis.call('HINCRBY', base .. 'counters', 'unrouted', unrouted) end
 end
-return {'pushed', pushed}
+reply[2] = pushed
+return reply

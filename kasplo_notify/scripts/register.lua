@@ -22,4 +22,8 @@ set_health(endpoint, health, 'delay', tonumber(ARGV[5]))
 set_health(endpoint, health, 'partitions', math.max(health.partitions or 0, tonumber(ARGV[6])))
 if ARGV[8] == 'removing' then set_health(endpoint, health, 'paused', 'removing') end
 reschedule_unowned(endpoint, tonumber(ARGV[7]))
+-- Should its command die here, the workers find it on the schedule, with a backlog or without.
+if ARGV[8] == 'removing' and not owned(endpoint .. '.0') then
+  redis.call('ZADD', SCHEDULE, whole(now), endpoint .. '.0')
+end
 return {'registered', tostring(current)}

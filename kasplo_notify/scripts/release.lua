@@ -2,25 +2,34 @@
 --
 -- KEYS[1] stem
 -- ARGV[1] token, [2] default delay in ms, then the queues
--- Returns {now, version, queues that were still held, how many of them are due at once, workers idle}.
+-- Returns {now, version, queues that were still held, how many of them are due at once, workers idle, score of the
+-- schedule's first entry or ''}.
 
+local default_delay = tonumber(ARGV[2])
 local released, still_due = 0, 0
+
+local function release(queue)
+  local endpoint = endpoint_of(queue)
+  local health = health_of(endpoint)
+  if health.probe == ARGV[1] .. ' ' .. queue then
+    set_health(endpoint, health, 'probe', nil)
+    set_health(endpoint, health, 'probe_until', nil)
+    -- The other queues were put off until the end of the probe's lease.
+    reschedule_unowned(endpoint, default_delay)
+  end
+  if reschedule(queue, default_delay) == now then still_due = still_due + 1 end
+end
+
 for at = 3, #ARGV do
   local queue = ARGV[at]
   if redis.call('HGET', OWNER, queue) == ARGV[1] then
-    local endpoint = endpoint_of(queue)
-    local health = health_of(endpoint)
     redis.call('HDEL', OWNER, queue)
     redis.call('HDEL', base .. 'deaths', queue)
     redis.call('HDEL', base .. 'alone', queue)
-    if health.probe == ARGV[1] .. ' ' .. queue then
-      set_health(endpoint, health, 'probe', nil)
-      set_health(endpoint, health, 'probe_until', nil)
-      -- The other queues were put off until the end of the probe's lease.
-      reschedule_unowned(endpoint, tonumber(ARGV[2]))
-    end
-    if reschedule(queue, tonumber(ARGV[2])) == now then still_due = still_due + 1 end
+    -- Where its keys are not what they should be the next claim finds it, and says so.
+    if not alone(release, queue) then redis.call('ZADD', SCHEDULE, whole(now), queue) end
     released = released + 1
   end
 end
-return {whole(now), version(), released, still_due, redis.call('ZCARD', base .. 'idle')}
+local first = redis.call('ZRANGE', SCHEDULE, 0, 0, 'WITHSCORES')[2]
+return {whole(now), version(), released, still_due, redis.call('ZCARD', base .. 'idle'), first or ''}

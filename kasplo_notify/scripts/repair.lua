@@ -5,19 +5,22 @@
 -- ARGV[1] default delay in ms, [2] most bytes and [3] most ms of dead letters, then endpoints
 -- Returns the queues that had to be put back.
 
-local mended = {}
-for at = 4, #ARGV do
-  local endpoint = ARGV[at]
+local default_delay, mended = tonumber(ARGV[1]), {}
+
+local function repair(endpoint)
+  if health_of(endpoint).paused == 'removing' then redis.call('ZADD', SCHEDULE, 'NX', whole(now), endpoint .. '.0') end
   each_queue(endpoint, function(queue)
     local score = redis.call('ZSCORE', SCHEDULE, queue)
     if not score then
       redis.call('HDEL', OWNER, queue)
-      if reschedule(queue, tonumber(ARGV[1])) then mended[#mended + 1] = queue end
+      if reschedule(queue, default_delay) then mended[#mended + 1] = queue end
     elseif tonumber(score) > now and not owned(queue) then
       -- Where the clock has stepped back since, it may be hours too late.
-      reschedule(queue, tonumber(ARGV[1]))
+      reschedule(queue, default_delay)
     end
   end)
   trim_dead(endpoint, tonumber(ARGV[2]), tonumber(ARGV[3]), 1000)
 end
+
+for at = 4, #ARGV do alone(repair, ARGV[at]) end
 return mended

@@ -69,7 +69,7 @@ local function failing(endpoint, health, item, probing)
     pause(endpoint, item.reason)
   elseif health.blocked_since and now - health.blocked_since >= blocked_after then
     pause(endpoint, 'blocked')
-  elseif now - health.failing_since >= pause_after then
+  elseif now - health.failing_since >= pause_after and (health.open or (health.fails or 0) >= FAILURES_TO_OPEN) then
     pause(endpoint, 'failing')
   end
 end
@@ -152,22 +152,36 @@ for at = 8, #ARGV, 15 do
     wait = tonumber(ARGV[at + 9]), status = ARGV[at + 10], ms = tonumber(ARGV[at + 11]),
     attempt = ARGV[at + 12], id = ARGV[at + 13], excerpt = ARGV[at + 14],
   }
+  local endpoint = endpoint_of(item.queue)
   if owners[item.queue] == nil then
-    owners[item.queue] = redis.call('HGET', OWNER, item.queue)
-    redis.call('HDEL', base .. 'deaths', item.queue)
-    redis.call('HDEL', base .. 'alone', item.queue)
+    owners[item.queue] = redis.call('HGET', OWNER, item.queue) == token
+    if owners[item.queue] then
+      redis.call('HDEL', base .. 'deaths', item.queue)
+      redis.call('HDEL', base .. 'alone', item.queue)
+    end
   end
-  endpoints[endpoint_of(item.queue)] = true
-  if (owners[item.queue] == token or item.action == 'delivered') and apply(item) then applied = applied + 1 end
+  endpoints[endpoint] = true
+  if owners[item.queue] or item.action == 'delivered' then
+    local sound, took_effect = alone(apply, item)
+    if not sound then
+      -- Its event is still there and would be sent again and again.
+      alone(pause, endpoint, 'broken')
+    elseif took_effect then
+      applied = applied + 1
+    end
+  end
 end
 
 for endpoint, names in pairs(tallies) do
-  for name, by in pairs(names) do count(endpoint, name, by) end
+  for name, by in pairs(names) do alone(count, endpoint, name, by) end
 end
 local reply = {whole(now), version(), applied}
 for endpoint in pairs(endpoints) do
-  local health = health_of(endpoint)
-  local gate = gate_of(health)
-  if health.paused or gate > now then reply[#reply + 1] = {endpoint, health.paused or '', whole(gate)} end
+  local sound, health = alone(health_of, endpoint)
+  local paused, gate = 'broken', 0
+  if sound then
+    paused, gate = health.paused or '', gate_of(health)
+  end
+  if paused ~= '' or gate > now then reply[#reply + 1] = {endpoint, paused, whole(gate)} end
 end
 return reply

@@ -42,6 +42,14 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- Do what concerns one queue or endpoint alone: a key of the wrong type, or a field that is no number, must not
+-- stop the others. Returns true and the result, or false and what was wrong.
+local function alone(action, ...)
+  local ok, result = pcall(action, ...)
+  if ok then return true, result end
+  return false, type(result) == 'table' and result.err or tostring(result)
+end
+
 local function version()
   return redis.call('GET', base .. 'version') or '0'
 end
@@ -135,7 +143,8 @@ local function reschedule(queue, default_delay)
     redis.call('HDEL', base .. 'ahead', queue)
   end
   if due and (not health.paused or health.paused == 'removing') then
-    local score = math.max(now, due, gate_of(health))
+    -- What is being removed is swept, not sent: no gate and no delay is for it.
+    local score = health.paused and now or math.max(now, due, gate_of(health))
     redis.call('ZADD', SCHEDULE, whole(score), queue)
     return score
   end
@@ -195,9 +204,8 @@ local function trim_dead(endpoint, max_bytes, keep, steps)
     if not head then break end
     local old = tonumber(string.match(head[1], '^%d+')) < now - keep
     if bytes <= max_bytes and not old then break end
-    local size = #(field(head, 'e') or '')
     redis.call('XDEL', key, head[1])
-    bytes = redis.call('HINCRBY', base .. 'dead', endpoint, -size)
+    bytes = redis.call('HINCRBY', base .. 'dead', endpoint, -#(field(head, 'e') or ''))
     dropped = dropped + 1
   end
   if dropped > 0 then
@@ -240,12 +248,24 @@ local function sweep(queue, limit, reason, detail, drop)
   return swept
 end
 
+-- What the owner of a queue may have read ahead or in flight; nobody else takes that from it.
+local OWNERS_SHARE = 512
+
+-- As sweep, for a queue that somebody owns: what is behind the owner's share.
+local function sweep_behind(queue, limit, reason, detail)
+  local key = base .. 'new:' .. queue
+  local entries = redis.call('XRANGE', key, '-', '+', 'COUNT', OWNERS_SHARE + limit)
+  for index = OWNERS_SHARE + 1, #entries do
+    bury(queue, field(entries[index], 'e') or '', '', reason, detail)
+    redis.call('XDEL', key, entries[index][1])
+  end
+end
+
 -- Keep a queue within its share of max_backlog; at most `limit` a call.
 local function cap_backlog(queue, cap, limit, dead_bytes, dead_keep)
   local over = redis.call('XLEN', base .. 'new:' .. queue) + redis.call('ZCARD', base .. 'retry:' .. queue) - cap
-  if over > 0 and not owned(queue) then
-    local endpoint = endpoint_of(queue)
-    sweep(queue, math.min(over, limit), 'backlog_full', 'the endpoint had more events waiting than max_backlog')
-    trim_dead(endpoint, dead_bytes, dead_keep, limit)
-  end
+  if over <= 0 then return end
+  local take = owned(queue) and sweep_behind or sweep
+  take(queue, math.min(over, limit), 'backlog_full', 'the endpoint had more events waiting than max_backlog')
+  trim_dead(endpoint_of(queue), dead_bytes, dead_keep, limit)
 end

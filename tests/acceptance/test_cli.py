@@ -125,7 +125,13 @@ def test_a_rotated_secret_signs_beside_the_old_one_until_the_overlap_ends(cli: C
     old = cli.ok("endpoint", "add", "rotating", url, "--mail-class", "rotating", "--json").json["secret"]
     new = cli.ok("endpoint", "rotate-secret", "rotating", "--overlap", "1h", "--json").json["secret"]
     cli.ok("endpoint", "test", "rotating")
-    alone = cli.ok("endpoint", "rotate-secret", "rotating", "--overlap", "0", "--json").json["secret"]
+    again = ("endpoint", "rotate-secret", "rotating", "--overlap", "0", "--json")
+    refused = cli.run(*again)
+    assert (refused.code, refused.out) == (2, "")
+    assert "The secret before the current one was to sign until 20" in refused.err
+    assert "pass --yes" in refused.err
+    assert cli.answer(b"n\n", *again).code == 1
+    alone = cli.ok(*again, "--yes").json["secret"]
     cli.ok("endpoint", "test", "rotating")
     both, last = cli.world.subscriber.hits("/rotating")
     for hit, valid, invalid in ((both, (old, new), (alone,)), (last, (alone,), (old, new))):

@@ -170,6 +170,7 @@ def test_replay_keeps_its_pace(cli: Cli) -> None:
     dead_letters(cli, "paced", 250)
     began = time.monotonic()
     cli.ok("dead", "replay", "paced", "--yes", "--pace", "200/s")
+    # 20 at a time, every tenth of a second; after the last ones it does not wait.
     assert 1.2 <= time.monotonic() - began < 10
 
 
@@ -189,10 +190,29 @@ def test_what_is_exported_for_emit_can_be_emitted(cli: Cli) -> None:
     assert emitted == [f"reader-{number}@example.com" for number in range(5)]
     assert sorted(exported[0]["event"]) == sorted(scomp(0))
     for_emit = cli.ok("dead", "export", "exported", "--for-emit").out.encode()
-    cli.world.redis.flushall()
-    cli.world.endpoint("exported")
     assert cli.ok("emit", given=for_emit).err == "5 emitted, 0 refused.\n"
     assert cli.world.backlog("exported") == 5
+
+
+def test_events_that_are_known_by_their_id_are_counted_apart(cli: Cli) -> None:
+    cli.world.endpoint("known")
+    given = [json.dumps({**scomp(number), "mail_class": "known", "event_id": f"id-{number}"}) for number in range(4)]
+    assert cli.ok("emit", given="\n".join(given[:3]).encode()).err == "3 emitted, 0 refused.\n"
+    told = "1 emitted, 3 known by their event_id and left alone, 0 refused.\n"
+    assert cli.ok("emit", given="\n".join(given).encode()).err == told
+    assert cli.world.backlog("known") == 4
+
+
+def test_the_dead_letters_of_a_removed_endpoint_are_seen(cli: Cli) -> None:
+    dead_letters(cli, "bygone", 2)
+    cli.ok("endpoint", "remove", "bygone", "--yes")
+    (row,) = [each for each in cli.ok("status", "--json").json["endpoints"] if each["name"] == "bygone"]
+    assert (row["state"], row["dead"], row["waiting"]) == ("removed", 2, 0)
+    assert "removed; its dead letters are kept" in cli.ok("status", "bygone").out
+    assert "bygone" not in cli.ok("endpoint", "list").out
+    assert cli.run("endpoint", "show", "bygone").code == 2
+    cli.ok("dead", "purge", "bygone", "--yes")
+    assert "bygone" not in cli.ok("status").out
 
 
 def test_a_reader_that_goes_away_is_no_error(cli: Cli) -> None:

@@ -47,3 +47,19 @@ def test_healthy_endpoints_get_everything_while_others_hang(make_world: Callable
             assert len(sub.hits(f"/{name}")) == 2 * EACH
         for name in HANGING:
             sub.release(f"/{name}")
+
+
+def test_seventy_slow_subscribers_that_answer_in_the_end_starve_nobody(make_world: Callable[..., World]) -> None:
+    # They are never failures, so no breaker helps: together they have more queues than a worker serves at a time,
+    # and a backlog to read ahead.
+    world = make_world(delivery__delay=0.3)
+    slow = [f"slow-{number}" for number in range(70)]
+    for name in slow:
+        world.subscriber.answers(world.endpoint(name, mail_classes=("ill",)), Answer(wait=3.0))
+    well = world.endpoint("well", mail_classes=("well",))
+    world.emit("ill", 80)
+    world.workers(1)
+    until(lambda: all(world.subscriber.hits(f"/{name}") for name in slow))
+    world.wait_for(well, world.emit("well", 200))
+    for name in slow:
+        assert len(world.subscriber.hits(f"/{name}")) < 80, "the slow ones were done before the healthy one was"

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -145,3 +146,13 @@ def test_an_idle_worker_ends_on_a_signal(make_world: MakeWorld, number: signal.S
     (worker,) = make_world().workers(1)
     os.kill(worker.pid, number)
     assert worker.wait() == 0
+
+
+def test_a_wrong_configuration_ends_rq_with_one_sentence(make_world: MakeWorld) -> None:
+    world = make_world()
+    command = [*RQ, "worker", "-u", world.server.url, "-w", "workers.NotifyWorker", "kasplo"]
+    wrong = {**world.environ, "KASPLO_DELIVERY__DELAY": "soon"}
+    done = subprocess.run(command, env=wrong, cwd=world.folder, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3
+    (told,) = [line for line in done.stderr.decode().splitlines() if line]
+    assert told.startswith("Error: delivery.delay ")

@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 import redis
 
-from kasplo_notify import store
+from kasplo_notify import notifier, patience, store
 from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.dead import DeadLetters
 from kasplo_notify.registry import Registry
@@ -54,6 +54,13 @@ def shard(wire: Wire) -> Iterator[Shard]:
 @pytest.fixture
 def config(wire: Wire) -> Config:
     return Config(redis=RedisConfig(url=wire.url))
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """emit() waits as long as a busy machine takes: for claims about what is stored, not about how soon."""
+    monkeypatch.setattr(notifier, "TIMEOUT", 20.0)
+    monkeypatch.setattr(patience, "GIVE_UP", 20.0)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from kasplo_notify.store import Arg, Call, Store
@@ -67,6 +68,8 @@ class Claim:
     first: int | None
     removing: list[str]
     queues: list[Claimed]
+    own: list[str]
+    broken: dict[str, str]
 
     @property
     def names(self) -> list[str]:
@@ -130,6 +133,7 @@ class Shard:
         self.url = url
         self.store = Store(client, "kasplo:")
         self.keys = self.store.keys
+        self._seq = count()
 
     # --- scripts -------------------------------------------------------------------------------------------------
 
@@ -157,7 +161,7 @@ class Shard:
         positions = " ".join(str(number + 1) for number in range(len(queues)))
         for event_id in event_ids:
             args += (event_id if own else "", stem, packed(event_id, size), positions)
-        status, number = self.run("push", *args)
+        status, number, *self.repeated = self.run("push", *args)
         return status.decode(), int(number)
 
     def claim(
@@ -207,7 +211,7 @@ class Shard:
 
     def release(self, token: str, *queues: str) -> tuple[int, int, int]:
         """Queues that were still held, how many of them are due at once, workers idle."""
-        _, _, released, still_due, idle = self.run("release", token, DELAY, *queues)
+        _, _, released, still_due, idle, _ = self.run("release", token, DELAY, *queues)
         return released, still_due, idle
 
     def repair(self, *endpoints: str, dead_bytes: int = UNLIMITED, dead_keep: int = DAY) -> list[str]:
@@ -219,8 +223,11 @@ class Shard:
         """Store new events that arrived `age` ms ago, and schedule them as a push did then. Returns their refs."""
         arrived = self.now() - age
         refs = [
-            self.client.xadd(self.keys(f"new:{queue}"), {"e": packed(event_id, size)}, id=f"{arrived}-{number}")
-            for number, event_id in enumerate(event_ids)
+            # Numbered over all calls: two of them may come in one millisecond.
+            self.client.xadd(
+                self.keys(f"new:{queue}"), {"e": packed(event_id, size)}, id=f"{arrived}-{next(self._seq)}"
+            )
+            for event_id in event_ids
         ]
         self.client.zadd(self.keys("schedule"), {queue: arrived + DELAY + 1}, nx=True)
         return refs
@@ -339,7 +346,7 @@ class Shard:
 
 
 def read_claim(reply: Sequence[Any]) -> Claim:
-    now, version, first, removing, claimed = reply
+    now, version, first, removing, claimed, own, broken = reply
     return Claim(
         now=int(now),
         version=version.decode(),
@@ -357,6 +364,8 @@ def read_claim(reply: Sequence[Any]) -> Claim:
             )
             for queue, probe, deaths, alone, resumed, asked, events in claimed
         ],
+        own=[queue.decode() for queue in own],
+        broken={queue.decode(): fault.decode() for queue, fault in broken},
     )
 
 

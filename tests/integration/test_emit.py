@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,19 @@ import pytest
 from kasplo_notify import (
     AsyncNotifier,
     Config,
+    ConfigError,
     InvalidEvent,
     Notifier,
     QueueFull,
     Receipt,
     StorageUnavailable,
-    notifier,
+    emission,
+    patience,
 )
 from kasplo_notify.config import DeliveryConfig, RedisConfig
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.errors import NotifyError
+from kasplo_notify.notifier import CONNECTIONS
 from kasplo_notify.registry import Registry
 from kasplo_notify.stored import StoredEvent
 from tests.integration.emitter import Emitter
@@ -101,6 +104,23 @@ def test_the_configured_delay_counts_for_the_others(
 ) -> None:
     emitters(Config(redis=config.redis, delivery=DeliveryConfig(delay=7200))).emit(scomp())
     assert shard.now() + HOUR < (shard.score() or 0) <= shard.now() + 2 * HOUR + 1
+
+
+@on_the_server
+def test_a_delay_is_the_milliseconds_that_it_says(emitter: Emitter, shard: Shard, registry: Registry) -> None:
+    """As a binary fraction, 32.3 * 1000 is less than 32,300."""
+    registry.add(endpoint(delay=32.3))
+    emitter.emit(scomp())
+    ((entry, _),) = shard.client.xrange(shard.keys("new:crm.0"))
+    # fakeredis gives the entry an id of a later millisecond than the script's clock.
+    assert int(entry.partition(b"-")[0]) - (shard.score() or 0) + 32_300 + 1 in range(20)
+
+
+@pytest.mark.parametrize("kind", [Notifier, AsyncNotifier])
+def test_a_url_that_is_none_is_said_to_be_the_one_that_was_given(kind: type[Notifier | AsyncNotifier]) -> None:
+    with pytest.raises(ConfigError, match=r"redis\.url must be .* \(the url given to the notifier\)") as caught:
+        kind("foo")
+    assert "command line" not in str(caught.value)
 
 
 def test_an_invalid_event_changes_nothing(emitter: Emitter, shard: Shard, crm: Endpoint) -> None:
@@ -182,6 +202,39 @@ def test_large_events_are_pushed_in_smaller_chunks(emitter: Emitter, wire: Wire,
     emitter.emit_many([*large, *very_large])
     assert wire.sent == ["script"] * 3
     assert len(shard.new()) == 112
+
+
+def test_a_chunk_is_bounded_by_its_copies(emitter: Emitter, wire: Wire, shard: Shard, registry: Registry) -> None:
+    for number in range(30):
+        registry.add(endpoint(f"crm{number}"))
+    emitter.emit(scomp())
+    wire.sent.clear()
+    receipts = emitter.emit_many(scomps(200))
+    assert wire.sent == ["script"] * 4  # 66 events of 30 copies each are 1,980
+    assert shard.new("crm29.0")[1:] == [receipt.id for receipt in receipts]
+
+
+def test_a_chunk_is_bounded_by_the_bytes_of_its_copies(emitter: Emitter, wire: Wire, registry: Registry) -> None:
+    for number in range(10):
+        registry.add(endpoint(f"crm{number}"))
+    emitter.emit(scomp())
+    wire.sent.clear()
+    emitter.emit_many([scomp(sendid="x" * 2000) for _ in range(100)])
+    assert wire.sent == ["script"] * 3
+
+
+@no_server
+def test_an_event_of_more_copies_than_a_chunk_has_is_pushed_alone(
+    emitter: Emitter, wire: Wire, shard: Shard, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emission, "CHUNK_COPIES", 2)
+    for number in range(3):
+        registry.add(endpoint(f"crm{number}"))
+    emitter.emit(scomp())
+    wire.sent.clear()
+    emitter.emit_many(scomps(3))
+    assert wire.sent == ["script"] * 3
+    assert len(shard.new("crm2.0")) == 4
 
 
 def test_no_events_are_no_round_trip(emitter: Emitter, wire: Wire) -> None:
@@ -294,9 +347,17 @@ def test_routes_that_were_written_anew_are_read_again(emitter: Emitter, shard: S
 
 
 def test_an_own_id_is_stored_once(emitter: Emitter, shard: Shard, crm: Endpoint) -> None:
-    assert emitter.emit(scomp(), event_id="mine") == emitter.emit(scomp(), event_id="mine") == Receipt("mine", ("crm",))
-    emitter.emit_many([scomp(event_id="mine"), scomp(event_id="other"), scomp(event_id="other")])
-    assert shard.new() == ["mine", "other"]
+    assert emitter.emit(scomp(), event_id="mine") == Receipt("mine", ("crm",))
+    assert emitter.emit(scomp(), event_id="mine") == Receipt("mine", ("crm",), repeated=True)
+    assert shard.new() == ["mine"]
+
+
+def test_the_receipts_say_which_events_were_there_already(emitter: Emitter, shard: Shard, crm: Endpoint) -> None:
+    emitter.emit(scomp(), event_id="mine")
+    events = [scomp(), scomp(event_id="mine"), scomp(event_id="other"), scomp(event_id="other"), scomp()]
+    receipts = emitter.emit_many(events)
+    assert [receipt.repeated for receipt in receipts] == [False, True, False, True, False]
+    assert shard.new() == ["mine", receipts[0].id, "other", receipts[4].id]
 
 
 def test_an_emit_whose_reply_was_lost_is_stored_once(emitter: Emitter, wire: Wire, shard: Shard, crm: Endpoint) -> None:
@@ -326,6 +387,51 @@ def test_a_lost_reply_and_a_changed_registry_together_store_it_once(
     assert shard.new()[1:] == [receipt.id]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_chunk_that_has_become_too_large_by_a_change_of_the_registry_is_stored_once(
+    emitter: Emitter, wire: Wire, shard: Shard, registry: Registry, monkeypatch: pytest.MonkeyPatch, *, lost: bool
+) -> None:
+    """Whether or not the first try was applied, before its reply was lost and the registry changed."""
+    monkeypatch.setattr(emission, "CHUNK_COPIES", 20)
+    registry.add(endpoint("one"))
+    emitter.emit(scomp(), event_id="first")
+    events = [*scomps(10), scomp(event_id="mine"), *scomps(14)]
+    if lost:
+        wire.lose = 1
+        wire.on_loss = lambda: registry.add(endpoint("two"))
+    else:
+        registry.add(endpoint("two"))
+    wire.sent.clear()
+    receipts = emitter.emit_many(events)
+    ids = [receipt.id for receipt in receipts]
+    assert shard.new("one.0") == ["first", *ids]
+    assert shard.new("two.0") == (ids[20:] if lost else ids)
+    assert ids[10] == "mine"
+    assert not any(receipt.repeated for receipt in receipts if receipt.id != "mine")
+    # The first 20 (after the loss again), the new routes, and then no more than 10 at once.
+    assert wire.sent == [*["script"] * (2 if lost else 1), "read", *["script"] * 3]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_is_missing_after_a_chunk_was_divided_is_completed_by_the_same_call_with_its_ids(
+    emitter: Emitter, wire: Wire, shard: Shard, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emission, "CHUNK_COPIES", 20)
+    registry.add(endpoint("one"))
+    emitter.emit(scomp(), event_id="first")
+    registry.add(endpoint("two"))
+    wire.good, wire.lose = 2, 1000
+    with pytest.raises(StorageUnavailable) as caught:
+        emitter.emit_many(scomps(25))
+    wire.lose = 0
+    ids = caught.value.event_ids
+    assert (len(ids), len(set(ids)), caught.value.pushed) == (25, 25, 10)
+    assert tuple(shard.new("two.0")) == ids[:20]
+    again = [{**event, "event_id": event_id} for event, event_id in zip(scomps(25), ids, strict=True)]
+    assert [receipt.repeated for receipt in emitter.emit_many(again)] == [True] * 20 + [False] * 5
+    assert tuple(shard.new("one.0")[1:]) == tuple(shard.new("two.0")) == ids
+
+
 def test_a_refused_connection_is_tried_again(emitter: Emitter, wire: Wire, shard: Shard, crm: Endpoint) -> None:
     wire.refuse = 1
     receipt = emitter.emit(scomp())
@@ -335,7 +441,7 @@ def test_a_refused_connection_is_tried_again(emitter: Emitter, wire: Wire, shard
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that are about what is stored, not about how long it took."""
-    monkeypatch.setattr(notifier, "GIVE_UP", 0.03)
+    monkeypatch.setattr(patience, "GIVE_UP", 0.03)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -353,7 +459,7 @@ def test_a_failed_emit_is_completed_by_the_same_call_with_its_id(
     wire.lose = wire.refuse = 0
     assert caught.value.pushed == 0
     (event_id,) = caught.value.event_ids
-    assert emitter.emit(scomp(), event_id=event_id) == Receipt(event_id, ("crm",))
+    assert emitter.emit(scomp(), event_id=event_id) == Receipt(event_id, ("crm",), repeated=applied)
     assert shard.new()[1:] == [event_id]
 
 
@@ -401,6 +507,83 @@ def test_no_event_vanishes_and_none_is_doubled_on_a_bad_line(
     assert shard.new() == ids
 
 
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which an emit gives up."""
+    clock = Clock()
+    monkeypatch.setattr(patience, "monotonic", clock)
+    return clock
+
+
+@no_server
+@pytest.mark.parametrize(("seconds", "tries"), [(0.6, 1), (0.4, 2), (0.2, 3)])
+def test_no_try_begins_half_a_second_after_the_call(
+    emitter: Emitter, wire: Wire, clock: Clock, crm: Endpoint, *, seconds: float, tries: int
+) -> None:
+    emitter.emit(scomp())
+    wire.sent.clear()
+    wire.lose = 1000
+    wire.on_loss = lambda: clock.passes(seconds)
+    with pytest.raises(StorageUnavailable):
+        emitter.emit(scomp())
+    assert wire.sent == ["script"] * tries
+
+
+@no_server
+def test_the_steps_of_a_call_have_one_deadline(
+    emitter: Emitter, wire: Wire, clock: Clock, shard: Shard, crm: Endpoint
+) -> None:
+    """The first push is late, then refused as stale; the routes are read in vain until the time is over."""
+    emitter.emit(scomp())
+    shard.client.incr(shard.keys("version"))
+    wire.sent.clear()
+    wire.lose = 1
+    wire.on_loss = lambda: clock.passes(0.3)
+    wire.on_read = lambda: clock.passes(0.3)
+    with pytest.raises(StorageUnavailable, match="did not answer within a second"):
+        emitter.emit(scomp())
+    assert wire.sent == ["script", "script", "read"]
+
+
+@no_server
+def test_a_slow_process_is_no_reason_to_give_up_while_redis_answers(
+    emitter: Emitter, wire: Wire, clock: Clock, crm: Endpoint
+) -> None:
+    wire.on_read = lambda: clock.passes(2)
+    assert emitter.emit(scomp()).endpoints == ("crm",)
+
+
+@no_server
+def test_each_chunk_that_is_pushed_gives_the_next_one_its_time(
+    emitter: Emitter, wire: Wire, clock: Clock, crm: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other reply is lost, which takes 0.4 seconds each time."""
+    monkeypatch.setattr(emission, "CHUNK_EVENTS", 1)
+    emitter.emit(scomp())
+    wire.sent.clear()
+
+    def lost() -> None:
+        clock.passes(0.4)
+        wire.good, wire.lose = 1, 1
+
+    wire.lose, wire.on_loss = 1, lost
+    assert len(emitter.emit_many(scomps(5))) == 5
+    assert wire.sent == ["script"] * 10
+
+
 # --- away and full ---------------------------------------------------------------------------------------------------
 
 
@@ -439,6 +622,76 @@ def test_a_server_that_never_answers_is_given_up_soon(emitters: Make, wire: Wire
     assert seconds < 5
     assert 1 <= len(wire.sent) <= 3
     assert error.event_ids == ("mine",)
+
+
+@no_server
+def test_however_many_threads_wait_for_a_server_that_never_answers_all_give_up_soon(wire: Wire) -> None:
+    """They give up without a try where all connections are busy: those are tried twice in the time there is."""
+    errors: list[StorageUnavailable] = []
+    with listening() as listener, Notifier(config=Config(redis=RedisConfig(url=url_of(listener)))) as emits:
+
+        def emit() -> None:
+            try:
+                emits.emit(scomp())
+            except StorageUnavailable as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=emit) for _ in range(40)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds = time.monotonic() - began
+    assert len(errors) == 40
+    assert seconds < 5
+    assert len(wire.sent) <= 3 * CONNECTIONS
+
+
+@no_server
+async def test_however_many_tasks_wait_for_a_server_that_never_answers_all_give_up_soon(wire: Wire) -> None:
+    with listening() as listener:
+        async with AsyncNotifier(config=Config(redis=RedisConfig(url=url_of(listener)))) as emits:
+            began = time.monotonic()
+            errors = await asyncio.gather(*(emits.emit(event) for event in scomps(40)), return_exceptions=True)
+            seconds = time.monotonic() - began
+    assert {type(error) for error in errors} == {StorageUnavailable}
+    assert seconds < 5
+    assert len(wire.sent) <= 3 * 40
+
+
+@no_server
+@pytest.mark.usefixtures("impatient")
+def test_a_thread_that_finds_all_connections_busy_says_so(config: Config, wire: Wire, crm: Endpoint) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def held() -> None:
+        begun.release()
+        go_on.wait(30)
+
+    def emit() -> None:
+        with suppress(StorageUnavailable):
+            emits.emit(scomp())
+
+    with Notifier(config=config) as emits:
+        emits.emit(scomp())
+        wire.lose, wire.on_loss = CONNECTIONS, held
+        threads = [threading.Thread(target=emit) for _ in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert begun.acquire(timeout=30)
+        tried = len(wire.sent)
+        try:
+            with pytest.raises(StorageUnavailable, match="all connections to Redis are busy"):
+                emits.emit(scomp())
+            assert len(wire.sent) == tried
+        finally:
+            wire.on_loss = lambda: None
+            go_on.set()
+            for thread in threads:
+                thread.join()
+        emits.emit(scomp())
 
 
 @no_server
@@ -514,6 +767,7 @@ def test_a_full_server_is_queue_full_and_the_call_can_be_completed(
 
 
 @on_the_server
+@pytest.mark.usefixtures("unhurried")
 def test_a_server_that_came_back_without_scripts_and_connections_is_used_again(
     emitter: Emitter, shard: Shard, crm: Endpoint
 ) -> None:
@@ -542,6 +796,7 @@ def proxy(wire: Wire) -> Iterator[Proxy]:
 
 
 @on_the_server
+@pytest.mark.usefixtures("unhurried")
 def test_a_reply_lost_on_the_socket_is_not_repeated_unseen_by_the_client(
     emitters: Make, proxy: Proxy, shard: Shard, crm: Endpoint
 ) -> None:
@@ -558,6 +813,7 @@ def test_a_reply_lost_on_the_socket_is_not_repeated_unseen_by_the_client(
 # --- threads, forks, loops -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_twenty_threads_emit_through_one_notifier(config: Config, shard: Shard, crm: Endpoint) -> None:
     ids: list[str] = []
     failures: list[Exception] = []
@@ -580,6 +836,7 @@ def test_twenty_threads_emit_through_one_notifier(config: Config, shard: Shard, 
     assert Counter(shard.new()) == Counter(ids)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_threads_see_a_change_of_the_registry_while_they_emit(
     config: Config, shard: Shard, registry: Registry, crm: Endpoint
 ) -> None:
@@ -608,6 +865,7 @@ def test_threads_see_a_change_of_the_registry_while_they_emit(
 
 
 @on_the_server
+@pytest.mark.usefixtures("unhurried")
 def test_a_forked_child_and_its_parent_emit_through_the_same_notifier(
     config: Config, shard: Shard, crm: Endpoint
 ) -> None:
@@ -634,6 +892,7 @@ def test_a_forked_child_and_its_parent_emit_through_the_same_notifier(
     assert Counter(shard.new()) == Counter(expected)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_an_async_notifier_serves_one_loop_after_another(config: Config, shard: Shard, crm: Endpoint) -> None:
     async_notifier = AsyncNotifier(config=config)
 
@@ -654,6 +913,7 @@ def emit_on_three_loops(async_notifier: AsyncNotifier) -> list[Receipt]:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("unhurried")
 def test_an_async_notifier_that_nobody_closed_serves_the_next_loop(config: Config, shard: Shard, crm: Endpoint) -> None:
     """What it leaves to the garbage collector, the collector may complain of; the events are stored."""
     receipts = emit_on_three_loops(AsyncNotifier(config=config))
@@ -662,6 +922,7 @@ def test_an_async_notifier_that_nobody_closed_serves_the_next_loop(config: Confi
     assert shard.new() == ["e0", "e1", "e2"]
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_many_tasks_emit_through_one_async_notifier(config: Config, shard: Shard, crm: Endpoint) -> None:
     async with AsyncNotifier(config=config) as emits:
         receipts = await asyncio.gather(*(emits.emit(event) for event in scomps(300)))
@@ -669,6 +930,7 @@ async def test_many_tasks_emit_through_one_async_notifier(config: Config, shard:
 
 
 @on_the_server
+@pytest.mark.usefixtures("unhurried")
 async def test_a_cancelled_emit_leaves_the_connections_sane(proxy: Proxy, shard: Shard, crm: Endpoint) -> None:
     """It is cancelled between its request and the reply, which must not become the next command's reply."""
     async with AsyncNotifier(config=Config(redis=RedisConfig(url=proxy.url))) as emits:

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,8 @@ from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint
 from kasplo_notify.registry import Backlog, Health, Registry
-from kasplo_notify.store import Store
+from kasplo_notify.routing import RouteTable
+from kasplo_notify.store import Call, Store
 from tests.integration.emitter import ThreadsEmitter
 from tests.integration.shard import DELAY, HOUR, Shard, scomp
 
@@ -303,3 +305,33 @@ def test_without_a_server_every_command_is_storage_unavailable() -> None:
         with pytest.raises(StorageUnavailable, match="Redis is not available"):
             command()
     registry.close()
+
+
+def test_a_change_keeps_the_routes_of_a_record_that_is_not_readable(registry: Registry, shard: Shard) -> None:
+    registry.add(plain("crm"))
+    shard.client.hset(shard.keys.endpoints, "crm", b'{"v":2,"name":"crm"}')
+    registry.add(plain("other"))
+    table = RouteTable.load(b"0", shard.client.get(shard.keys.routes))
+    assert [route.endpoint for route in table.match("", "scomp")] == ["crm", "other"]
+
+
+def test_a_removal_that_was_only_begun_is_found_by_the_workers_with_a_backlog_or_without(
+    registry: Registry, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add(plain("empty"))
+    registry.add(plain("full"))
+    shard.put("full.0", "a")
+    shard.set_health("full", not_before=shard.now() + HOUR, delay=HOUR)
+    run = registry.store.run
+
+    def run_all_but_the_sweep(call: Call) -> Any:
+        if call.script == "remove":
+            raise StorageUnavailable("killed")
+        return run(call)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(registry.store, "run", run_all_but_the_sweep)
+        for name in ("empty", "full"):
+            with pytest.raises(StorageUnavailable):
+                next(registry.remove(name, drop=False))
+    assert set(shard.claim().removing) == {"empty.0", "full.0"}

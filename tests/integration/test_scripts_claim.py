@@ -156,6 +156,7 @@ def test_an_owner_whose_renewal_is_late_goes_on_where_it_was(shard: Shard) -> No
     shard.end_lease("crm.0")
     claim = shard.claim("drain1")
     assert claim.queues == []
+    assert claim.own == ["crm.0"], "the drain cannot know it when the reply that gave it the queue was lost"
     assert (shard.owner(), shard.score()) == ("drain1", claim.now + LEASE)
     assert "deaths" not in shard.names()
 

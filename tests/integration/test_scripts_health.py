@@ -202,12 +202,15 @@ def test_an_earlier_pause_keeps_its_reason(shard: Shard) -> None:
 
 
 def test_an_endpoint_with_nothing_but_failures_for_days_is_paused(shard: Shard) -> None:
-    first, second = shard.hold(events=2)
+    first, second, third = shard.hold(events=3)
     shard.set_health(failing_since=shard.now() - DAY + 60_000)
     shard.settle("drain1", failed(first), pause_after=DAY)
     assert "paused" not in shard.health()
-    shard.set_health(failing_since=shard.now() - DAY)
-    assert shard.settle("drain1", failed(second), pause_after=DAY).alone["crm"][0] == "failing"
+    shard.set_health(failing_since=shard.now() - DAY, fails=8)
+    shard.settle("drain1", failed(second), pause_after=DAY)
+    assert "paused" not in shard.health(), "two failures with days of silence between them are not days of failures"
+    shard.set_health(fails=9)
+    assert shard.settle("drain1", failed(third), pause_after=DAY).alone["crm"][0] == "failing"
     assert shard.health()["paused"] == "failing"
 
 

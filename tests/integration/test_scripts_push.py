@@ -155,11 +155,17 @@ def test_a_backlog_that_is_far_too_long_is_cut_in_bounded_steps(shard: Shard) ->
     assert len(shard.new()) == 91
 
 
-def test_the_backlog_of_an_owned_queue_is_left_to_its_owner(shard: Shard) -> None:
-    shard.hold("drain1", events=3)
+def test_of_an_owned_queue_only_what_its_owner_cannot_hold_becomes_dead_letters(shard: Shard) -> None:
+    owned = shard.hold("drain1", events=3)
     shard.push("a", cap=1)
     assert len(shard.new()) == 4
     assert not shard.dead()
+    for first in range(0, 600, 100):
+        shard.push(*(f"b{number}" for number in range(first, first + 100)), cap=1, token=f"t{first}")
+    assert len(shard.new()) == 512
+    assert len(shard.dead()) == 604 - 512
+    entries = {ref for ref, _ in shard.client.xrange(shard.keys("new:crm.0"), count=3)}
+    assert entries == set(owned), "what the owner has in flight is where it was"
 
 
 def test_dead_letters_of_a_full_backlog_are_bounded_in_bytes_and_what_falls_out_is_counted(shard: Shard) -> None:

@@ -23,6 +23,7 @@ class Wire:
         refuse: Scripts that are not sent: the connection is refused. Counted down.
         lose: Scripts whose reply does not come back. Counted down.
         on_loss: Called when a reply is lost.
+        on_read: Called when something is read.
     """
 
     def __init__(self, url: str, fake: "fakeredis.FakeServer | None" = None) -> None:
@@ -31,6 +32,7 @@ class Wire:
         self.sent: list[str] = []
         self.good = self.refuse = self.lose = 0
         self.on_loss: Callable[[], object] = lambda: None
+        self.on_read: Callable[[], object] = lambda: None
 
     def connect(self, url: str, **options: Any) -> "redis.Redis":
         mine = url == self.url and self.fake is not None
@@ -68,6 +70,7 @@ class Wire:
     def _patched(self, client: Any, evalsha: Any, eval_: Any, pipeline: Any) -> Any:
         def counted(*args: Any, **options: Any) -> Any:
             self.sent.append("read")
+            self.on_read()
             return pipeline(*args, **options)
 
         client.evalsha, client.eval, client.pipeline = evalsha, eval_, counted

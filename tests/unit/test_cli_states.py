@@ -44,6 +44,11 @@ def test_a_record_that_is_not_readable_is_a_state_too() -> None:
     assert (each.state, state_json(each)["broken"]) == ("broken", "not JSON")
 
 
+def test_what_is_left_of_a_removed_endpoint_is_a_state_too() -> None:
+    each = status(Health(), endpoint=None)
+    assert (each.state, in_words(each)) == ("removed", "removed; its dead letters are kept")
+
+
 def test_no_secret_of_a_record_is_shown() -> None:
     endpoint = Endpoint(
         name="crm",

@@ -170,7 +170,7 @@ def test_config_show_tells_values_sources_and_no_secrets(tmp_path: Path) -> None
         assert "hunter2" not in output
         assert "a-token-of-many-letters" not in output
         assert "delivery.delay" in output
-        assert "file config.toml" in output
+        assert f"file {Path.cwd()}/config.toml" in output
     checked = run("config", "check")
     assert (checked.exit_code, "3 keys given" in checked.output) == (0, True)
 
@@ -204,3 +204,27 @@ def test_a_fault_of_ours_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch) ->
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert "RuntimeError: it\\nbroke" in line
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_outputs_are_no_error_and_belong_to_no_other_file(closed: str) -> None:
+    program = (
+        "import os, subprocess, sys; import kasplo_notify.cli as cli; cli._open_outputs();"
+        "print('out'); print('err', file=sys.stderr); sys.stdout.isatty();"
+        "assert all(os.get_inheritable(number) for number in (1, 2));"
+        "assert open(os.devnull).fileno() not in (1, 2); sys.exit(7)"
+    )
+    done = subprocess.run(["/bin/sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program], check=False)
+    assert done.returncode == 7
+
+
+def test_a_command_whose_output_is_closed_ends_well() -> None:
+    command = f"exec {sys.executable} -m kasplo_notify config show >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_bounds_of_a_duration_are_readable() -> None:
+    refused = run("endpoint", "add", "crm", "https://crm.example.com/", "--retry-delays", "-1")
+    assert refused.exit_code == 2
+    assert "from 0 s to 2,592,000 s" in refused.stderr

@@ -380,7 +380,7 @@ def test_the_reasons_of_dead_letters_are_those_of_the_program() -> None:
     reasons = set(re.findall(r'_give_up\([^")]*"(\w+)"', (package / "sender.py").read_text()))
     reasons |= set(re.findall(r'action="dead", reason="(\w+)"', (package / "verdict.py").read_text()))
     for script in (package / "scripts").glob("*.lua"):
-        reasons |= set(re.findall(r"sweep\([^'\n]*'(\w+)'", script.read_text()))
+        reasons |= set(re.findall(r"(?:sweep|take|bury)\([^'\n]*(?:''[^'\n]*)?'(\w{3,})'", script.read_text()))
     assert words([cells[0] for cells in table(OPERATIONS, "| reason | why |")]) == reasons
 
 

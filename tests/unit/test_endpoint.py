@@ -7,7 +7,7 @@ import pytest
 
 from kasplo_notify.config import Config
 from kasplo_notify.config_sections import DeliveryConfig
-from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.endpoint import Endpoint, milliseconds
 from kasplo_notify.endpoint_checks import change_endpoint, make_endpoint
 from kasplo_notify.errors import EndpointError
 from kasplo_notify.headers import check_headers, parse_header
@@ -313,3 +313,20 @@ def test_all_headers_together_are_at_most_8_kib() -> None:
     assert check_headers(pairs) == tuple(pairs)
     with pytest.raises(EndpointError, match="8192"):
         check_headers([*pairs, ("X-9", "x" * 1000)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "whole"),
+    [
+        (0, 0),
+        (30, 30_000),
+        (32.3, 32_300),
+        (0.07, 70),
+        (1.1, 1_100),
+        (0.0001, 1),
+        (2.0005, 2_001),
+        (86_400, 86_400_000),
+    ],
+)
+def test_a_delay_in_milliseconds_is_exact_or_rounded_up(seconds: float, whole: int) -> None:
+    assert milliseconds(seconds) == whole

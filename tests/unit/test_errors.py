@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from kasplo_notify import errors
-from kasplo_notify.errors import InvalidEvent, PushError, QueueFull, StorageUnavailable, nearest, shown
+from kasplo_notify.errors import InvalidEvent, PushError, QueueFull, StorageBroken, StorageUnavailable, nearest, shown
 
 TREE = {
     "NotifyError": "Exception",
@@ -16,6 +16,7 @@ TREE = {
     "EndpointExists": "EndpointError",
     "PushError": "NotifyError",
     "StorageUnavailable": "PushError",
+    "StorageBroken": "StorageUnavailable",
     "QueueFull": "PushError",
     "AlreadyRunning": "NotifyError",
 }
@@ -42,7 +43,7 @@ def test_an_invalid_event_says_its_type_and_field() -> None:
     assert (plain.event_type, plain.field) == (None, None)
 
 
-@pytest.mark.parametrize("kind", [PushError, StorageUnavailable, QueueFull])
+@pytest.mark.parametrize("kind", [PushError, StorageUnavailable, StorageBroken, QueueFull])
 def test_a_push_error_says_what_is_stored_also_after_a_pickle(kind: type[PushError]) -> None:
     error = pickle.loads(pickle.dumps(kind("Redis is away", event_ids=["a", "b"], pushed=1)))  # noqa: S301
     assert (str(error), error.event_ids, error.pushed) == ("Redis is away", ("a", "b"), 1)

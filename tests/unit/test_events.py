@@ -197,7 +197,9 @@ class TestTheType:
         assert error.field == "event_type"
         assert error.event_type == name[:60]
 
-    @pytest.mark.parametrize("name", [None, 5, b"scomp", [], {}, float("nan"), object()], ids=repr)
+    @pytest.mark.parametrize(
+        "name", [None, 5, b"scomp", [], {}, float("nan"), object()], ids=lambda name: type(name).__name__
+    )
     def test_what_is_no_string_is_no_type(self, name: object) -> None:
         error = refused(name, given("scomp"))
         assert str(error).startswith("event_type must be one of scomp, ")

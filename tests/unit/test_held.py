@@ -164,7 +164,7 @@ def test_nothing_is_read_for_a_queue_that_is_exhausted_or_closing() -> None:
     held.exhausted = True
     assert held.wants() == 0
     held = hold()
-    held.close()
+    held.closing = True
     assert held.wants() == 0
 
 
@@ -223,12 +223,14 @@ def test_a_queue_with_more_to_read_is_not_done() -> None:
     assert not held.done
 
 
-def test_closing_forgets_what_was_read_ahead_and_waits_for_what_is_in_flight() -> None:
+def test_a_queue_that_forgets_what_was_read_ahead_reads_it_again_and_waits_for_what_is_in_flight() -> None:
     held = hold()
     fill(held, [*fresh(1, 2), *again(3)], 2)
     item = held.next()
     sizes = sum(len(row[1]) + len(row[3]) for row in fresh(2)) + len(again(3)[0][1]) + len(packed("r3"))
-    assert held.close() == sizes
+    assert held.forget() == sizes
+    assert [each.ref for each in held.add([*fresh(2), *again(3)], 2)] == [fresh(2)[0][1], again(3)[0][1]]
+    held.closing = True
     assert (held.buffered, held.done) == (0, False)
     held.finished(item)
     assert held.done

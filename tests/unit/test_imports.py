@@ -25,6 +25,7 @@ window:
 addresses:
 backoff:
 resolver:
+forking:
 
 field_checks:     catalogue errors
 events:           catalogue errors field_checks
@@ -40,15 +41,18 @@ guard:            addresses config_sections errors
 endpoint_checks:  config endpoint errors events guard headers signature
 routing:          endpoint
 
-store:            errors
+storage_errors:   errors
+store:            errors storage_errors
+redis_settings:   errors store
 datadir:          errors
 server_program:   errors
 server_process:   datadir errors server_program
 embedded:         config datadir errors server_process server_program
 
-emission:         config errors events routing store stored
-notifier:         config embedded emission errors routing store
-kasplo_notify:    config emission errors notifier
+emission:         config endpoint errors events routing store stored
+patience:         errors
+notifier:         config embedded emission errors forking patience routing store
+kasplo_notify:    config emission errors forking notifier
 testing:          emission
 
 registry:         config embedded endpoint errors routing store
@@ -62,13 +66,14 @@ exchange:         failures outcome
 transport:        config errors exchange failures guard outcome request resolver
 book:             config endpoint errors request store verdict
 held:             book stored window
-settlement:       config held outcome store stored verdict
-equipment:        book config store transport window
+settlement:       config endpoint held outcome store stored verdict
+equipment:        book config endpoint store transport window
 line:             equipment errors store
 sender:           equipment held line outcome request settlement store verdict window
 drain:            book equipment errors held line registry sender settlement store
-dispatcher:       config store
-workers:          config dispatcher drain embedded equipment errors guard store transport
+dispatcher:       config endpoint errors store
+workers:          config dispatcher drain embedded equipment errors guard redis_settings
+                  storage_errors store transport
 
 supervisor:       stopping
 receiver:         signature
@@ -85,9 +90,9 @@ __main__:         cli
 # Who may know each heavy dependency.
 HEAVY = {
     "rq": "workers",
-    "redis": "store workers",
+    "redis": "storage_errors store workers",
     "aiohttp": "transport exchange failures resolver receiver",
-    "tenacity": "backoff notifier",
+    "tenacity": "backoff notifier patience",
     "click": "cli",
     "platformdirs": "config_sections",
 }

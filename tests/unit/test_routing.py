@@ -114,7 +114,7 @@ def test_the_dry_run_says_the_same_as_the_emit_for_every_mixture() -> None:
         ("crm", "news", "scomp", "takes only promo"),
         ("crm", "promo", "engine_click", "does not take engine_click"),
         ("all", "news", "engine_click", "takes every mail class"),
-        ("rest", "promo", "scomp", "is a default, and crm matches"),
+        ("rest", "promo", "scomp", "is a default, and the mail class is named by crm"),
         ("rest", "news", "scomp", "is a default, and no other endpoint names this mail class"),
     ],
 )

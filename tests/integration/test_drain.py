@@ -1,0 +1,123 @@
+"""A drain on a real server, with a transport that answers as it is told, and a line that loses replies."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from kasplo_notify.config import Config
+from kasplo_notify.drain import Drain
+from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.equipment import Equipment
+from kasplo_notify.errors import StorageUnavailable
+from kasplo_notify.outcome import Outcome
+from kasplo_notify.registry import Registry
+from kasplo_notify.request import Request
+from kasplo_notify.store import AsyncStore, Call, connect_async
+from tests.integration.shard import Shard
+
+pytestmark = pytest.mark.parametrize("wire", ["server"], indirect=True)
+
+
+class Answers:
+    """A transport that answers 200 at once, and remembers what it was asked to send."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def send(self, request: Request, *, timeout: float) -> Outcome:  # noqa: ASYNC109 - the transport's signature
+        self.sent.append(dict(request.headers)["webhook-id"])
+        await asyncio.sleep(0)
+        return Outcome(status=200, duration_ms=1)
+
+
+class LossyStore(AsyncStore):
+    """Loses the reply of the first call of each script in `lose`: it was run, and nobody hears of it."""
+
+    lose: set[str]
+    on_lost: Callable[[str], None]
+
+    async def run(self, call: Call) -> Any:
+        reply = await super().run(call)
+        if call.script in self.lose:
+            self.lose.discard(call.script)
+            self.on_lost(call.script)
+            raise StorageUnavailable("the reply was lost")
+        return reply
+
+
+@asynccontextmanager
+async def drain_losing(
+    config: Config, url: str, *lose: str, on_lost: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[tuple[Drain, Answers]]:
+    store = LossyStore(connect_async(url), "kasplo:")
+    store.lose, store.on_lost = set(lose), on_lost
+    answers = Answers()
+    equipment = Equipment(config=config, store=store, transport=answers, name="tester")  # type: ignore[arg-type]
+    try:
+        yield Drain(equipment, linger=0.0), answers
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+def crm(registry: Registry) -> None:
+    registry.add(Endpoint(name="crm", url="http://127.0.0.1:9/", queues=2))
+
+
+def put_due(shard: Shard, count: int) -> set[str]:
+    ids = [f"e{number}" for number in range(count)]
+    shard.put("crm.0", *ids[::2])
+    shard.put("crm.1", *ids[1::2])
+    return set(ids)
+
+
+@pytest.mark.usefixtures("crm")
+async def test_everything_that_is_due_is_delivered_once_and_nothing_is_left(shard: Shard, config: Config) -> None:
+    ids = put_due(shard, 500)
+    async with drain_losing(config, shard.url) as (drain, answers):
+        tally = await drain.run()
+    assert (sorted(answers.sent), tally.delivered) == (sorted(ids), 500)
+    assert not {"owner", "schedule", "new:crm.0", "new:crm.1"} & shard.names()
+
+
+@pytest.mark.usefixtures("crm")
+@pytest.mark.parametrize("script", ["settle", "release", "read", "renew"])
+async def test_a_lost_reply_costs_neither_an_event_nor_a_second_delivery(
+    shard: Shard, config: Config, script: str
+) -> None:
+    ids = put_due(shard, 500)
+    async with drain_losing(config, shard.url, script) as (drain, answers):
+        await asyncio.wait_for(drain.run(), 20)
+    assert sorted(answers.sent) == sorted(ids)
+    assert not {"owner", "schedule", "new:crm.0", "new:crm.1"} & shard.names()
+
+
+@pytest.mark.usefixtures("crm")
+async def test_queues_whose_claim_nobody_heard_of_are_given_back_by_the_drain_itself(
+    shard: Shard, config: Config
+) -> None:
+    ids = put_due(shard, 20)
+
+    def let_the_lease_end(_: str) -> None:
+        shard.end_lease("crm.0", "crm.1")
+
+    async with drain_losing(config, shard.url, "claim", on_lost=let_the_lease_end) as (drain, answers):
+        await asyncio.wait_for(drain.run(), 20)
+    assert sorted(answers.sent) == sorted(ids)
+
+
+@pytest.mark.usefixtures("crm")
+async def test_a_broken_queue_stops_neither_the_drain_nor_the_other_queue(
+    shard: Shard, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = put_due(shard, 20)
+    shard.client.delete(shard.keys("new:crm.0"))
+    shard.client.set(shard.keys("new:crm.0"), "junk")
+    async with drain_losing(config, shard.url) as (drain, answers):
+        await asyncio.wait_for(drain.run(), 20)
+    assert set(answers.sent) < ids
+    assert len(answers.sent) == 10
+    assert "queue_broken: the keys of crm.0" in caplog.text

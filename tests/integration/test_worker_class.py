@@ -1,0 +1,122 @@
+"""The worker class on a real server: told to stop anywhere, restarted, wrongly configured."""
+
+import gc
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from kasplo_notify.config import Config, RedisConfig
+from kasplo_notify.dispatcher import Dispatcher
+from kasplo_notify.store import Store, connect
+from workers import NotifyWorker, starting
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def worker(client: redis.Redis, redis_url: str) -> Iterator[NotifyWorker]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield NotifyWorker([], connection=client, config=Config(redis=RedisConfig(url=redis_url)))
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("moment", ["_ask_for_drain", "_serve", "_deliver_without_rq", "_close"])
+def test_a_signal_that_comes_anywhere_ends_a_burst_without_an_error(
+    worker: NotifyWorker, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(worker, moment)
+    came: list[str] = []
+
+    def with_signal(*args: Any, **options: Any) -> Any:
+        if not came:
+            came.append(moment)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **options)
+
+    monkeypatch.setattr(worker, "_due", lambda: True)
+    monkeypatch.setattr(worker, moment, with_signal)
+    if moment == "_deliver_without_rq":
+        monkeypatch.setattr(worker, "_serve", lambda *_, **__: False)
+    worker.work(burst=True)
+    assert came == [moment]
+    assert NotifyWorker.running is None
+
+
+def test_the_connection_of_a_dispatcher_that_ended_is_closed(redis_url: str) -> None:
+    store = Store(connect(redis_url, connections=1), "kasplo:")
+    dispatcher = Dispatcher(store, Config(), name="w", enqueue=lambda _: None, queued=lambda: 0)
+    dispatcher.start()
+    dispatcher.stop()
+    assert [each for each in _connections(store) if each.is_connected] == []
+
+
+def _connections(store: Store) -> list[Any]:
+    return list(store.client.connection_pool._connections)  # type: ignore[attr-defined]
+
+
+def test_memory_is_frozen_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
+    starting.collect_less.cache_clear()
+    starting.collect_less()
+    starting.collect_less()
+    assert frozen == [True]
+
+
+def test_dangerous_settings_of_redis_are_warned_of(client: redis.Redis, caplog: pytest.LogCaptureFixture) -> None:
+    assert starting.check_redis(client, "kasplo:")
+    assert caplog.messages == []
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        assert starting.check_redis(client, "kasplo:")
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+    (message,) = caplog.messages
+    assert message.startswith("redis_settings: maxmemory-policy is allkeys-lru: ")
+
+
+def test_a_login_that_may_not_look_at_the_settings_is_no_fault(
+    client: redis.Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.execute_command("ACL SETUSER narrow on >pw ~* +@all -info -config")  # type: ignore[no-untyped-call]
+    try:
+        with redis.Redis.from_url(redis_url, username="narrow", password="pw") as narrow:
+            assert starting.check_redis(narrow, "kasplo:")
+    finally:
+        client.execute_command("ACL DELUSER narrow")  # type: ignore[no-untyped-call]
+    assert caplog.messages == []
+
+
+def test_of_rqs_errors_only_the_repetitions_are_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    rq_log = logging.getLogger("rq.worker")
+    starting.hide_repetitions()
+    try:
+        rq_log.error("Worker %s: could not connect to Redis instance: %s retrying in %d seconds...", "w", "x", 1)
+        rq_log.error("Worker %s: found an unhandled exception, quitting...", "w")
+    finally:
+        for each in list(rq_log.filters):
+            rq_log.removeFilter(each)
+    assert caplog.messages == ["Worker w: found an unhandled exception, quitting..."]
+
+
+def test_a_wrong_configuration_under_rq_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KASPLO_DELIVERY__DELAY", "soon")
+    with pytest.raises(SystemExit) as ended:
+        NotifyWorker([])
+    assert ended.value.code == 3
+    assert capsys.readouterr().err.startswith("Error: delivery.delay ")
