@@ -18,7 +18,7 @@ demo: $(INSTALLED)
 	@.venv/bin/kasplo-notify up --demo
 
 test: $(INSTALLED)
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)
 	@.venv/bin/ruff check .

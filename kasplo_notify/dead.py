@@ -1,7 +1,7 @@
 """Dead letters: events given up on. Kept, listed, counted, replayed, purged; never silently dropped."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -141,7 +141,7 @@ class DeadLetters:
         began = time[0] * 1000 + time[1] // 1000
         until = began if selection.until_ms is None else min(began, selection.until_ms)
         endpoint, refs = "", list[str]()
-        for letter in self.select(_until(selection, until)):
+        for letter in self.select(replace(selection, until_ms=until)):
             if refs and (letter.endpoint != endpoint or len(refs) == step):
                 yield endpoint, refs
                 refs = []
@@ -161,16 +161,6 @@ class DeadLetters:
                 start = f"({ref.decode()}"
             if len(page) < _PAGE:
                 return
-
-
-def _until(selection: Selection, until_ms: int) -> Selection:
-    return Selection(
-        endpoint=selection.endpoint,
-        since_ms=selection.since_ms,
-        until_ms=until_ms,
-        event_type=selection.event_type,
-        event_id=selection.event_id,
-    )
 
 
 def _letter(endpoint: str, ref: str, fields: dict[bytes, bytes]) -> DeadLetter:
