@@ -4,6 +4,7 @@
 commands has its module.
 """
 
+import contextlib
 import os
 import sys
 
@@ -15,7 +16,10 @@ __all__ = ["main", "root"]
 def main() -> None:
     """Run the command that `sys.argv` names, and exit with its code."""
     _open_outputs()
-    root()
+    try:
+        root()
+    finally:
+        _let_go_of_outputs()
 
 
 def _open_outputs() -> None:
@@ -31,3 +35,17 @@ def _open_outputs() -> None:
                 os.close(nowhere)
             os.set_inheritable(number, True)  # noqa: FBT003 - it takes no name
             setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", closefd=False))
+
+
+def _let_go_of_outputs() -> None:
+    """What cannot be written (a full disk, a pipe that nobody reads) must not be tried again by Python's own end,
+    which would end with its own code, 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)

@@ -79,7 +79,7 @@ def test_a_redis_that_does_not_answer_is_given_up_on(cli: Cli) -> None:
         began = time.monotonic()
         ran = cli.run("--redis-url", f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "status")
     assert ran.code == 4
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20
 
 
 def test_a_full_disk_or_a_closed_stdout_is_no_traceback(cli: Cli) -> None:
