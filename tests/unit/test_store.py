@@ -18,7 +18,7 @@ SAME = ("host", "port", "path", "db", "username", "password")
         ("redis://only-a-host", redis.Connection, redis.asyncio.Connection),
         ("redis://joe@host:1/0", redis.Connection, redis.asyncio.Connection),
         ("redis://joe:p%40ss@host:1/0", redis.Connection, redis.asyncio.Connection),
-        ("unix:///tmp/a%20b.sock?db=2", redis.UnixDomainSocketConnection, redis.asyncio.UnixDomainSocketConnection),
+        ("unix:///run/a%20b.sock?db=2", redis.UnixDomainSocketConnection, redis.asyncio.UnixDomainSocketConnection),
         (
             "rediss://host/1?ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ca_path=/etc/ca",
             redis.SSLConnection,
@@ -56,7 +56,7 @@ def test_a_client_of_sentinel_is_refused() -> None:
         ("redis://:p@ss@w/rd@host/0", "redis://:***@host/0"),
         ("redis://jo@e:pass@host/0", "redis://jo@e:***@host/0"),
         ("joe:pass@host", "joe:***@host"),
-        ("unix:///tmp/redis.sock?db=1&password=pass", "unix:///tmp/redis.sock?db=1&password=***"),
+        ("unix:///run/redis.sock?db=1&password=pass", "unix:///run/redis.sock?db=1&password=***"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
