@@ -47,7 +47,7 @@ class Drain:
         self._linger_ms = linger * 1000
         self._token = f"{equipment.name}:{uuid.uuid4().hex[:12]}"
         self.tally = Tally()
-        self._line = Line(equipment.store, self.tally)
+        self._line = Line(equipment.store)
         self._settlement = Settlement(equipment.config, self._token)
         self._sender = Sender(equipment, self._settlement, self._line, self.tally)
         self._held: dict[str, Held] = {}

@@ -64,7 +64,6 @@ class Tally:
     delivered: int = 0
     failed: int = 0
     dead: int = 0
-    round_trips: int = 0
     seconds: float = 0.0
 
     def __str__(self) -> str:

@@ -20,12 +20,11 @@ _EVENT_ID = re.compile(r"[!-\-/-~]{1,64}")  # printable ASCII without space and 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A validated event. `body` is its JSON as sent; `email` decides its queue, the id is a header."""
+    """A validated event. `body` is its JSON as sent; `email` decides its queue."""
 
     event_type: str
     body: bytes
     email: str
-    click_tracking_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ def _validate(event_type: str, fields: Mapping[str, object]) -> Event:
         raise _unwritable(table, wire) from None
     if len(body) > MAX_BODY_BYTES:
         raise _too_large(table, wire, len(body))
-    return Event(table.name, body, cast("str", wire["email"]), cast("str", wire["click_tracking_id"]))
+    return Event(table.name, body, cast("str", wire["email"]))
 
 
 def _wire(table: _Table, fields: dict[str, object]) -> dict[str, object]:

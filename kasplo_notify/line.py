@@ -4,7 +4,6 @@ import logging
 import time
 from typing import Any
 
-from kasplo_notify.equipment import Tally
 from kasplo_notify.errors import NotifyError
 from kasplo_notify.store import AsyncStore, Call
 
@@ -20,9 +19,8 @@ class Line:
         stale: Whether it has changed since somebody set this to False.
     """
 
-    def __init__(self, store: AsyncStore, tally: Tally) -> None:
+    def __init__(self, store: AsyncStore) -> None:
         self._store = store
-        self._tally = tally
         self._offset_ms = 0.0
         self.away = False
         self.version = ""
@@ -30,7 +28,6 @@ class Line:
 
     async def ask(self, call: Call) -> Any:
         """Run a script; None when Redis did not answer. Scripts may run twice, so whoever asked asks again."""
-        self._tally.round_trips += 1
         try:
             reply = await self._store.run(call)
         except NotifyError as error:

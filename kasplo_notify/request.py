@@ -135,22 +135,6 @@ class RequestBuilder:
         return Request(self._method, url, headers, body)
 
 
-def build_request(
-    endpoint: Endpoint,
-    event: StoredEvent,
-    *,
-    attempt: int,
-    timestamp: int,
-    secrets: Sequence[str] | None = None,
-) -> Request:
-    """One request, for callers that send only one; see `RequestBuilder.build`.
-
-    Raises:
-        UnbuildableEvent: The stored event is broken.
-    """
-    return RequestBuilder(endpoint).build(event, attempt, timestamp, secrets)
-
-
 def _fields(event: StoredEvent) -> Mapping[str, Any]:
     try:
         fields = orjson.loads(event.body)

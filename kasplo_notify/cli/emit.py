@@ -1,8 +1,10 @@
 """`emit`: JSON lines into the queue."""
 
+import signal
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -129,6 +131,13 @@ class _Run:
             self._push()
 
     def _push(self) -> None:
+        with _interrupted_after():
+            self._push_batch()
+        if time.monotonic() - self.told_at > _TOLD_EVERY_S:
+            self.told_at = time.monotonic()
+            self.out.status(f"{self.emitted:,} emitted, {self.refused:,} refused, at line {self.seen:,}")
+
+    def _push_batch(self) -> None:
         if self.batch:
             try:
                 receipts = self.notifier.emit_many([line.fields for line in self.batch])
@@ -142,9 +151,19 @@ class _Run:
             self.unrouted += sum(not receipt.endpoints and not receipt.repeated for receipt in receipts)
             self.batch, self.batch_bytes = [], 0
         self.resume_at = self.seen + 1
-        if time.monotonic() - self.told_at > _TOLD_EVERY_S:
-            self.told_at = time.monotonic()
-            self.out.status(f"{self.emitted:,} emitted, {self.refused:,} refused, at line {self.seen:,}")
+
+
+@contextmanager
+def _interrupted_after() -> Iterator[None]:
+    """Ctrl+C waits for the block's end: what a batch in flight has stored is counted before anybody is told."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: told.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if told:
+        raise KeyboardInterrupt
 
 
 def _open(file: str) -> BinaryIO:

@@ -68,7 +68,7 @@ local due = redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', whole(now), 'WITHSCORE
 for index = 1, #due, 2 do
   local queue, score = due[index], tonumber(due[index + 1])
   if left <= 0 or budget <= 0 or (#claimed >= share and score > now - GRACE) then break end
-  local sound, fault = alone(claim, queue)
+  local sound, fault = guarded(claim, queue)
   if not sound then
     redis.call('HDEL', OWNER, queue)
     redis.call('ZADD', SCHEDULE, whole(now + BROKEN_AGAIN), queue)

@@ -26,7 +26,7 @@ end
 
 -- An event for a queue whose keys are not what they should be becomes a dead letter, and the others get theirs.
 for _, queue in ipairs(queues) do
-  queue.sound, queue.fault = alone(function()
+  queue.sound, queue.fault = guarded(function()
     redis.call('XLEN', base .. 'new:' .. queue.name)
     redis.call('ZCARD', base .. 'retry:' .. queue.name)
   end)
@@ -63,8 +63,8 @@ if ARGV[2] ~= '' then redis.call('SET', base .. 'pushed:' .. ARGV[2], 1, 'PX', A
 for _, queue in ipairs(queues) do
   if queue.pushed > 0 then
     -- The events are stored: what goes wrong from here on is mended by repair, and must not make the caller repeat.
-    alone(lower, queue.name, now + queue.delay + 1)
-    alone(cap_backlog, queue.name, queue.cap, 2 * queue.pushed + 8, tonumber(ARGV[5]), tonumber(ARGV[6]))
+    guarded(lower, queue.name, now + queue.delay + 1)
+    guarded(cap_backlog, queue.name, queue.cap, 2 * queue.pushed + 8, tonumber(ARGV[5]), tonumber(ARGV[6]))
   end
 end
 if pushed > 0 then

@@ -11,7 +11,7 @@ for at = 3, #ARGV, 5 do
   local held = redis.call('HGET', OWNER, queue) == ARGV[1]
   local sound, events = true, {}
   if held then
-    sound, events = alone(read_queue, queue, tonumber(ARGV[2]), ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3],
+    sound, events = guarded(read_queue, queue, tonumber(ARGV[2]), ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3],
                           tonumber(ARGV[at + 4]))
   end
   replies[#replies + 1] = sound and {held and 1 or 0, events} or {0, {}}

@@ -27,7 +27,7 @@ for at = 3, #ARGV do
     redis.call('HDEL', base .. 'deaths', queue)
     redis.call('HDEL', base .. 'alone', queue)
     -- Where its keys are not what they should be the next claim finds it, and says so.
-    if not alone(release, queue) then redis.call('ZADD', SCHEDULE, whole(now), queue) end
+    if not guarded(release, queue) then redis.call('ZADD', SCHEDULE, whole(now), queue) end
     released = released + 1
   end
 end

@@ -9,7 +9,7 @@ for at = 3, #ARGV do
   local queue = ARGV[at]
   local held = redis.call('HGET', OWNER, queue) == ARGV[1]
   if held then redis.call('ZADD', SCHEDULE, whole(now + ARGV[2]), queue) end
-  local sound, health = alone(health_of, endpoint_of(queue))
+  local sound, health = guarded(health_of, endpoint_of(queue))
   replies[#replies + 1] = sound and {held and 1 or 0, health.paused or '', whole(gate_of(health))}
                           or {held and 1 or 0, 'broken', '0'}
 end

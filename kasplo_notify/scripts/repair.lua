@@ -22,5 +22,5 @@ local function repair(endpoint)
   trim_dead(endpoint, tonumber(ARGV[2]), tonumber(ARGV[3]), 1000)
 end
 
-for at = 4, #ARGV do alone(repair, ARGV[at]) end
+for at = 4, #ARGV do guarded(repair, ARGV[at]) end
 return mended

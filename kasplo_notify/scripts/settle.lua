@@ -162,10 +162,10 @@ for at = 8, #ARGV, 15 do
   end
   endpoints[endpoint] = true
   if owners[item.queue] or item.action == 'delivered' then
-    local sound, took_effect = alone(apply, item)
+    local sound, took_effect = guarded(apply, item)
     if not sound then
       -- Its event is still there and would be sent again and again.
-      alone(pause, endpoint, 'broken')
+      guarded(pause, endpoint, 'broken')
     elseif took_effect then
       applied = applied + 1
     end
@@ -173,11 +173,11 @@ for at = 8, #ARGV, 15 do
 end
 
 for endpoint, names in pairs(tallies) do
-  for name, by in pairs(names) do alone(count, endpoint, name, by) end
+  for name, by in pairs(names) do guarded(count, endpoint, name, by) end
 end
 local reply = {whole(now), version(), applied}
 for endpoint in pairs(endpoints) do
-  local sound, health = alone(health_of, endpoint)
+  local sound, health = guarded(health_of, endpoint)
   local paused, gate = 'broken', 0
   if sound then
     paused, gate = health.paused or '', gate_of(health)

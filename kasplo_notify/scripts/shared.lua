@@ -44,7 +44,7 @@ end
 
 -- Do what concerns one queue or endpoint alone: a key of the wrong type, or a field that is no number, must not
 -- stop the others. Returns true and the result, or false and what was wrong.
-local function alone(action, ...)
+local function guarded(action, ...)
   local ok, result = pcall(action, ...)
   if ok then return true, result end
   return false, type(result) == 'table' and result.err or tostring(result)

@@ -20,7 +20,7 @@ import pytest
 
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.endpoint import Endpoint
-from kasplo_notify.request import Request, build_request
+from kasplo_notify.request import Request, RequestBuilder
 from kasplo_notify.signature import generate_secret
 from kasplo_notify.stored import StoredEvent
 
@@ -113,9 +113,7 @@ def signed(
     """A request as a worker builds it."""
     endpoint = Endpoint(name="crm", url="http://subscriber.example/hook", method=method, format=form, secret=secret)
     body = event or orjson.dumps(dict(EVENT_TYPES["engine_click"].example))
-    return build_request(
-        endpoint, StoredEvent("msg_1", "promo", body), attempt=attempt, timestamp=int(time.time() - age)
-    )
+    return RequestBuilder(endpoint).build(StoredEvent("msg_1", "promo", body), attempt, int(time.time() - age))
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])

@@ -30,7 +30,7 @@ from kasplo_notify.emission import Receipt
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.errors import StorageUnavailable
 from kasplo_notify.outcome import Failure
-from kasplo_notify.request import build_request
+from kasplo_notify.request import RequestBuilder
 from kasplo_notify.signature import verify
 from kasplo_notify.stored import StoredEvent
 from kasplo_notify.testing import RecordingNotifier
@@ -351,7 +351,7 @@ def test_the_headers_are_those_that_are_sent() -> None:
 def sample_request() -> tuple[tuple[str, str], ...]:
     endpoint = Endpoint(name="crm", url="https://crm.example.com/hook", secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     event = StoredEvent("msg_844851069d0814e97d65c096", "promo", orjson.dumps(dict(EVENT_TYPES["scomp"].example)))
-    return build_request(endpoint, event, attempt=1, timestamp=1317305282).headers
+    return RequestBuilder(endpoint).build(event, 1, 1317305282).headers
 
 
 def test_the_request_that_is_shown_is_genuine() -> None:

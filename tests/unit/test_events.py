@@ -160,7 +160,8 @@ class TestTheWire:
 
     def test_an_event_carries_what_is_needed_beside_its_body(self) -> None:
         event = validate("scomp", given("scomp", click_tracking_id=5))
-        assert event == Event("scomp", event.body, "customer@example.com", "5")
+        assert event == Event("scomp", event.body, "customer@example.com")
+        assert json.loads(event.body)["click_tracking_id"] == "5"
 
     def test_the_mapping_of_the_caller_is_left_as_it_was(self) -> None:
         fields = given("delivery_attempt", click_tracking_id=5, headers={"X-A": ["b"]}, smtp_timing={"a": [1]})

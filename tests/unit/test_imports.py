@@ -68,7 +68,7 @@ book:             config endpoint errors request store verdict
 held:             book stored window
 settlement:       config endpoint held outcome store stored verdict
 equipment:        book config endpoint store transport window
-line:             equipment errors store
+line:             errors store
 sender:           equipment held line outcome request settlement store verdict window
 drain:            book equipment errors held line registry sender settlement store
 dispatcher:       config endpoint errors store

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from kasplo_notify.endpoint import Endpoint
-from kasplo_notify.request import Request, RequestBuilder, UnbuildableEvent, build_request, header_text
+from kasplo_notify.request import Request, RequestBuilder, UnbuildableEvent, header_text
 from kasplo_notify.signature import sign, verify
 from kasplo_notify.stored import StoredEvent
 
@@ -30,7 +30,7 @@ DELIVERY = StoredEvent(
 
 
 def build(endpoint: Endpoint, event: StoredEvent = CLICK, attempt: int = 1) -> Request:
-    return build_request(endpoint, event, attempt=attempt, timestamp=NOW)
+    return RequestBuilder(endpoint).build(event, attempt, NOW)
 
 
 def header(request: Request, name: str) -> str | None:
