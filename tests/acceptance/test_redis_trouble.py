@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from rq import Queue
+from rq import Queue, Worker
 
 from kasplo_notify import QueueFull, StorageUnavailable
 from tests.acceptance.subscriber import Answer
@@ -51,11 +51,12 @@ def test_a_full_redis_refuses_new_events_and_delivers_the_queued_ones(make_world
     assert sorted(hit.attempt for hit in world.subscriber.hits(path)) == [1] * 8 + [2] * 8
     assert worker.running
     world.redis.config_set("maxmemory", "1gb")
+    # And RQ is in charge again, as soon as the drain that ran without it has ended.
+    queue = Queue("kasplo", connection=world.redis)
+    until(lambda: Worker.count(queue=queue), what="the return of RQ")
     ids = world.emit("crm", 5)
     world.wait_for(path, ids)
-    # And RQ is in charge again.
-    queue = Queue("kasplo", connection=world.redis)
-    until(lambda: queue.finished_job_registry.count > 0)
+    until(lambda: queue.finished_job_registry.count > 0, what="a drain by RQ")
 
 
 def test_a_worker_that_starts_before_redis_waits_for_it(make_world: MakeWorld) -> None:
