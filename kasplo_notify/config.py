@@ -26,7 +26,7 @@ from kasplo_notify.config_sections import (
     WorkerConfig,
 )
 from kasplo_notify.config_sources import find_file, from_environment, from_file, from_overrides
-from kasplo_notify.errors import ConfigError
+from kasplo_notify.errors import ConfigError, shown
 
 __all__ = [
     "AlertsConfig",
@@ -88,6 +88,9 @@ class Config:
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
+        for title, section in _SECTIONS.items():
+            if not isinstance(getattr(self, title), section):
+                raise ConfigError(f"{title} must be a {section.__name__}, not {shown(getattr(self, title))}.")
         timeout, lease = self.delivery.timeout, self.worker.lease
         if timeout > lease - 5:
             raise ConfigError(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from kasplo_notify.errors import shown
 
@@ -190,6 +190,49 @@ def url(*schemes: str, words: tuple[str, ...] = ()) -> Check[str]:
     return Check(of)
 
 
+# What may stand behind the ? of a Redis URL; the client takes the other settings from us, or does not know them.
+_REDIS_OPTIONS = {
+    "db": r"[0-9]{1,5}",
+    "username": r".+",
+    "password": r".+",
+    "protocol": r"[23]",
+    "client_name": r"[!-~]+",
+}
+_TLS_OPTIONS = {
+    "ssl_ca_certs": r".+",
+    "ssl_ca_path": r".+",
+    "ssl_certfile": r".+",
+    "ssl_keyfile": r".+",
+    "ssl_password": r".+",
+    "ssl_cert_reqs": r"none|optional|required",
+    "ssl_check_hostname": r"(?i:true|false)",
+}
+
+
+def redis_url() -> Check[str]:
+    """A URL of a Redis server, with nothing in it that the client would misread; or the word `embedded`."""
+    whole = url("redis://", "rediss://", "unix://", words=("embedded",))
+
+    def of(value: object) -> str:
+        given = whole.of(value)
+        if given == "embedded":
+            return given
+        parts = urlsplit(given)
+        if parts.fragment or (parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path)):
+            raise ValueError("must end with the number of the database, as in redis://HOST:6379/0")
+        known = _REDIS_OPTIONS | (_TLS_OPTIONS if parts.scheme == "rediss" else {})
+        seen: set[str] = set()
+        for name, option in parse_qsl(parts.query, keep_blank_values=True):
+            if name not in known:
+                raise ValueError(f"has the option {shown(name)}; known are {', '.join(known)}")
+            if name in seen or not re.fullmatch(known[name], option):
+                raise ValueError(f"has a value for {name} that cannot be used")
+            seen.add(name)
+        return given
+
+    return Check(of)
+
+
 def masked_url(given: str, *, path: bool = False) -> str:
     """The URL as it may be shown: without user and password; `path`: without path and query as well."""
     if "://" not in given:
@@ -199,5 +242,5 @@ def masked_url(given: str, *, path: bool = False) -> str:
     shown_netloc = f"***@{host[2]}" if host[1] else host[2]
     if path and (parts.path not in ("", "/") or parts.query):
         return f"{parts.scheme}://{shown_netloc}/***"
-    query = re.sub(r"(?i)((?:^|&)(?:username|password)=)[^&]*", r"\1***", parts.query)
+    query = re.sub(r"(?i)((?:^|&)(?:username|password|ssl_password)=)[^&]*", r"\1***", parts.query)
     return f"{parts.scheme}://{shown_netloc}{parts.path}" + (f"?{query}" if query else "")

@@ -20,6 +20,7 @@ from kasplo_notify.config_checks import (
     number,
     optional,
     path,
+    redis_url,
     text,
     url,
 )
@@ -88,7 +89,7 @@ class Section:
 class RedisConfig(Section):
     url: str = _setting(
         "embedded",
-        url("redis://", "rediss://", "unix://", words=("embedded",)),
+        redis_url(),
         "redis://, rediss:// or unix:// URL, or embedded: a private server that `kasplo-notify up` starts",
         masked_url,
     )

@@ -7,7 +7,6 @@ changes nothing when it is not the current one, so a cache can be old but never 
 """
 
 import os
-import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -28,8 +27,9 @@ CHUNK_EVENTS: Final = 500
 CHUNK_COPIES: Final = 2_000
 CHUNK_BYTES: Final = 1_048_576
 TOKEN_MS, OWN_ID_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
-# The ids that are generated for one chunk share its token, so each tells whether its chunk was pushed.
-_GENERATED = re.compile(r"(msg_[0-9a-f]{24})(?:-[0-9]{1,3})?")
+
+# Arguments of `emit` that are no fields: None is for one that is not given.
+_BESIDE: Final = ("mail_class", "event_id")
 
 LOAD_ROUTES: Final = "load routes"
 Result = TypeVar("Result")
@@ -76,7 +76,8 @@ def prepare_one(event: str | Mapping[str, object], fields: Mapping[str, object])
         InvalidEvent: As :func:`kasplo_notify.events.validate`.
     """
     if isinstance(event, Mapping):
-        return _prepare({**event, **{name: value for name, value in fields.items() if value is not None}})
+        given = {name: value for name, value in fields.items() if value is not None or name not in _BESIDE}
+        return _prepare({**event, **given})
     return _prepare({**fields, "event_type": event})
 
 
@@ -122,20 +123,23 @@ class Emission:
             while len(self.receipts) < len(self._prepared):
                 yield from self._push()
         except PushError as error:
-            rest = (own or _token() for own in self._own[len(self._ids) :])
+            rest = (own or _stem() for own in self._own[len(self._ids) :])
             error.event_ids, error.pushed = (*self._ids, *rest), len(self.receipts)
             raise
         return self.receipts
 
     def _push(self) -> "Steps[None]":
         """Push the next chunk."""
-        start, token = len(self.receipts), _token()
+        start, stem = len(self.receipts), _stem()
         table = self.routes or (yield from self._load())
         ways = _bounded(table, self._prepared[start : start + CHUNK_EVENTS])
         end = start + len(ways)
         alone = len(self._prepared) == 1
-        ids = [own or (token if alone else f"{token}-{n}") for n, own in enumerate(self._own[start:end])]
+        ids = [own or (stem if alone else f"{stem}-{n}") for n, own in enumerate(self._own[start:end])]
         self._ids[start:] = ids
+        # The ids that are generated for one chunk share its token, so each tells whether its chunk was pushed. No
+        # id has a dot in it: what callers derive from a receipt's id is never the token of a chunk.
+        token = stem if alone else f"{stem}."
         while True:
             status, _, *there = yield self._call(table, token, range(start, end), ways)
             if status != b"stale":
@@ -179,10 +183,8 @@ class Emission:
                     place = positions[queue] = str(len(positions) + 1)
                     queues += self._describe(queue, route)
                 places.append(place)
-            generated = _GENERATED.fullmatch(own) if own else None
-            stem = generated[1] if generated else ""
             packed = StoredEvent(event_id, item.mail_class, item.event.body).pack()
-            events += (own, stem, packed, " ".join(places))
+            events += (own, packed, " ".join(places))
         dead = self._config.dead
         args: list[Any] = [table.version, token, TOKEN_MS, OWN_ID_MS, dead.max_bytes, int(dead.keep_days * DAY_MS)]
         return Call("push", [*args, len(positions), *queues, *events])
@@ -193,7 +195,7 @@ class Emission:
         return queue, milliseconds(delay), max(1, delivery.max_backlog // route.queues)
 
 
-def _token() -> str:
+def _stem() -> str:
     return f"msg_{os.urandom(12).hex()}"
 
 

@@ -34,6 +34,8 @@ class _Base:
     """What both notifiers share: the configuration and the cached routes."""
 
     def __init__(self, url: str | None = None, *, config: Config | None = None) -> None:
+        if config is not None and (url is not None or not isinstance(config, Config)):
+            raise ConfigError("a notifier takes a Redis URL, or config=Config(...), not both and nothing else")
         with starting():
             self.config = _load(url) if config is None else config
         self._routes: RouteTable | None = None

@@ -6,17 +6,24 @@
 -- ARGV[2] token of this call ('' = none), [3] its life in ms, [4] life of a caller's own event id in ms
 -- ARGV[5] most bytes, [6] most ms of an endpoint's dead letters
 -- ARGV[7] number of queues, then for each: queue, delay in ms, most events
--- then for each event: the caller's own id ('' = generated), token of the call that may have pushed it before
---   ('' = none), packed event, its queues as positions in that list, separated by spaces
+-- then for each event: the caller's own id ('' = generated), packed event, its queues as positions in that list,
+--   separated by spaces
 -- Returns {'stale', version} | {'repeated', 0}: this very call | {'pushed', number of events that were not there
 -- yet, position of each that was}
 
 local current = version()
 if current ~= ARGV[1] then return {'stale', current} end
-local function applied(token)
-  return token ~= '' and redis.call('EXISTS', base .. 'pushed:' .. token) == 1
+if ARGV[2] ~= '' and redis.call('EXISTS', base .. 'pushed:' .. ARGV[2]) == 1 then return {'repeated', 0} end
+
+-- Whether an event of this id was pushed before: by itself, or as one of those that a chunk made ids for. Its token is
+-- "<stem>." and holds how many: ids "<stem>-0" up to that.
+local function applied(id)
+  if id == '' then return false end
+  if redis.call('EXISTS', base .. 'pushed:' .. id) == 1 then return true end
+  local stem, number = string.match(id, '^(msg_%x+)%-(%d+)$')
+  if not stem or (number ~= '0' and string.sub(number, 1, 1) == '0') then return false end
+  return tonumber(number) < tonumber(redis.call('GET', base .. 'pushed:' .. stem .. '.') or 0)
 end
-if applied(ARGV[2]) then return {'repeated', 0} end
 
 local queues, at = {}, 8
 for position = 1, tonumber(ARGV[7]) do
@@ -46,10 +53,10 @@ end
 local pushed, unrouted, position = 0, 0, 0
 local reply = {'pushed', 0}
 while at <= #ARGV do
-  local own, stem, packed, positions = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  at = at + 4
+  local own, packed, positions = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  at = at + 3
   position = position + 1
-  if applied(own) or applied(stem) then
+  if applied(own) then
     reply[#reply + 1] = position
   else
     for queue in string.gmatch(positions, '%d+') do append(queues[tonumber(queue)], packed) end
@@ -58,7 +65,7 @@ while at <= #ARGV do
     if positions == '' then unrouted = unrouted + 1 end
   end
 end
-if ARGV[2] ~= '' then redis.call('SET', base .. 'pushed:' .. ARGV[2], 1, 'PX', ARGV[3]) end
+if ARGV[2] ~= '' then redis.call('SET', base .. 'pushed:' .. ARGV[2], position, 'PX', ARGV[3]) end
 
 for _, queue in ipairs(queues) do
   if queue.pushed > 0 then

@@ -147,7 +147,6 @@ class Shard:
         version: str = "0",
         token: str = "",
         own: bool = False,
-        stem: str = "",
         delay: int = DELAY,
         cap: int = 1_000_000,
         dead_bytes: int = UNLIMITED,
@@ -160,7 +159,7 @@ class Shard:
             args += (queue, delay, cap)
         positions = " ".join(str(number + 1) for number in range(len(queues)))
         for event_id in event_ids:
-            args += (event_id if own else "", stem, packed(event_id, size), positions)
+            args += (event_id if own else "", packed(event_id, size), positions)
         status, number, *self.repeated = self.run("push", *args)
         return status.decode(), int(number)
 

@@ -123,6 +123,22 @@ def test_a_url_that_is_none_is_said_to_be_the_one_that_was_given(kind: type[Noti
     assert "command line" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [Notifier, AsyncNotifier])
+def test_a_notifier_takes_a_url_or_a_configuration(kind: type[Notifier | AsyncNotifier], config: Config) -> None:
+    wrong: list[dict[str, Any]] = [{"url": "redis://other", "config": config}, {"config": {}}, {"config": 5}]
+    for given in wrong:
+        with pytest.raises(ConfigError, match="a Redis URL, or config=Config"):
+            kind(**given)
+
+
+def test_none_is_no_value_of_a_field_beside_a_mapping_either(emitter: Emitter, shard: Shard, crm: Endpoint) -> None:
+    for more in ({"email": None}, {"foo": None}):
+        with pytest.raises(InvalidEvent, match=next(iter(more))):
+            emitter.emit(scomp(), **more)
+    assert emitter.emit({**scomp(), "mail_class": "promo", "event_id": "mine"}).id == "mine"
+    assert shard.new() == ["mine"]
+
+
 def test_an_invalid_event_changes_nothing(emitter: Emitter, shard: Shard, crm: Endpoint) -> None:
     before = shard.dump()
     with pytest.raises(InvalidEvent):
@@ -350,6 +366,17 @@ def test_an_own_id_is_stored_once(emitter: Emitter, shard: Shard, crm: Endpoint)
     assert emitter.emit(scomp(), event_id="mine") == Receipt("mine", ("crm",))
     assert emitter.emit(scomp(), event_id="mine") == Receipt("mine", ("crm",), repeated=True)
     assert shard.new() == ["mine"]
+
+
+def test_an_id_derived_from_the_id_of_another_event_is_an_event_of_its_own(
+    emitter: Emitter, shard: Shard, crm: Endpoint
+) -> None:
+    first, batch = emitter.emit(scomp()), emitter.emit_many(scomps(2))
+    given = [f"{first.id}-1", f"{batch[0].id}-1", batch[0].id.removesuffix("-0"), f"{batch[1].id}0", "msg_" + "a" * 24]
+    given.append(f"{given[-1]}-2")
+    receipts = [emitter.emit(scomp(), event_id=each) for each in given]
+    assert [receipt.repeated for receipt in receipts] == [False] * len(given)
+    assert shard.new() == [first.id, *(each.id for each in batch), *given]
 
 
 def test_the_receipts_say_which_events_were_there_already(emitter: Emitter, shard: Shard, crm: Endpoint) -> None:

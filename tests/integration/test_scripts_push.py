@@ -56,12 +56,19 @@ def test_an_id_twice_in_one_push_is_one_event(shard: Shard) -> None:
     assert shard.new() == ["a"]
 
 
-def test_a_generated_id_is_pushed_once_within_a_minute(shard: Shard) -> None:
-    shard.push("t-0", "t-1", token="t")
-    assert shard.push("t-0", "t-1", token="other", stem="t") == ("pushed", 0)
-    assert shard.push("x-0", token="another", stem="x") == ("pushed", 1)
-    assert shard.new() == ["t-0", "t-1", "x-0"]
-    assert 0 < shard.client.pttl(shard.keys("pushed:t")) <= 60_000
+def test_the_ids_that_a_chunk_made_are_known_for_a_minute(shard: Shard) -> None:
+    chunk = ["msg_aa-0", "msg_aa-1"]
+    shard.push(*chunk, token="msg_aa.")
+    assert shard.push(*chunk, own=True, token="other") == ("pushed", 0)
+    assert shard.push("msg_bb-0", own=True, token="another") == ("pushed", 1)
+    assert shard.new() == [*chunk, "msg_bb-0"]
+    assert 0 < shard.client.pttl(shard.keys("pushed:msg_aa.")) <= 60_000
+
+
+@pytest.mark.parametrize("derived", ["msg_aa", "msg_aa-2", "msg_aa-00", "msg_aa-0-1", "msg_aa-1x", "msg_aa-"])
+def test_an_id_that_only_looks_like_one_of_a_chunk_is_another_event(shard: Shard, derived: str) -> None:
+    shard.push("msg_aa-0", "msg_aa-1", token="msg_aa.")
+    assert shard.push(derived, own=True, token="other") == ("pushed", 1)
 
 
 def test_an_event_that_nobody_wants_is_counted(shard: Shard) -> None:

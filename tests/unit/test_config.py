@@ -23,6 +23,7 @@ from kasplo_notify.config import (
     toml,
 )
 from kasplo_notify.errors import ConfigError
+from kasplo_notify.store import connect
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 # Every documented key and its default. That of redis.data_dir is the platform's; deny_ports is long.
@@ -272,6 +273,16 @@ BAD = [
     ("redis.url", '"redis://[::1/0"', "must have a host and a valid port"),
     ("redis.url", '"unix://"', "must have a host"),
     ("redis.url", '"redis://h/0 "', "without spaces"),
+    ("redis.url", '"redis://h/abc"', "must end with the number of the database"),
+    ("redis.url", '"redis://h/0/1"', "must end with the number of the database"),
+    ("redis.url", '"redis://h/0#1"', "must end with the number of the database"),
+    ("redis.url", '"redis://h/0?foo=bar"', "has the option the string 'foo'; known are db, username"),
+    ("redis.url", '"redis://h/0?decode_responses=true"', "has the option the string 'decode_responses'"),
+    ("redis.url", '"redis://h/0?socket_timeout=5"', "has the option the string 'socket_timeout'"),
+    ("redis.url", '"redis://h/0?ssl_ca_certs=x"', "has the option the string 'ssl_ca_certs'"),
+    ("redis.url", '"rediss://h/0?ssl_cert_reqs=maybe"', "has a value for ssl_cert_reqs that cannot be used"),
+    ("redis.url", '"redis://h/0?db=x"', "has a value for db that cannot be used"),
+    ("redis.url", '"redis://h/0?db=1&db=2"', "has a value for db that cannot be used"),
     ("redis.url", '""', 'must be "embedded" or a URL'),
     ("redis.url", "1", "not the int 1"),
     ("redis.data_dir", '""', "must be a path, not the string ''"),
@@ -324,6 +335,22 @@ BAD = [
 ]
 
 
+REDIS_URLS = [
+    "redis://h",
+    "redis://h/",
+    "redis://h/15",
+    "redis://u:p@h:1/0?protocol=3&client_name=kasplo",
+    "rediss://h/0?ssl_ca_certs=ca.pem&ssl_cert_reqs=required&ssl_check_hostname=true&ssl_certfile=a&ssl_keyfile=b",
+    "unix:///run/redis.sock?db=2&username=u&password=p",
+]
+
+
+@pytest.mark.parametrize("url", REDIS_URLS)
+def test_a_redis_url_that_is_taken_is_one_that_the_client_takes(url: str) -> None:
+    with connect(Config.load(environ={"KASPLO_REDIS__URL": url}).redis.url) as client:
+        client.connection_pool.make_connection()
+
+
 class TestBadValues:
     @pytest.mark.parametrize(("key", "given", "message"), BAD)
     def test_are_one_sentence_with_key_and_source(self, key: str, given: str, message: str) -> None:
@@ -370,6 +397,10 @@ class TestBadValues:
 
 
 class TestValuesThatDoNotGoTogether:
+    def test_of_a_section_of_another_kind_say_so(self) -> None:
+        with pytest.raises(ConfigError, match="redis must be a RedisConfig"):
+            Config(redis=5)  # type: ignore[arg-type]
+
     def test_no_request_outlives_the_lease(self) -> None:
         message = refused(env={"KASPLO_WORKER__LEASE": "14"})
         assert message.startswith("delivery.timeout (10 s) must be at most worker.lease - 5 s (9 s)")
