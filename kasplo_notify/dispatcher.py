@@ -94,10 +94,10 @@ class Dispatcher(threading.Thread):
 
     def _look(self) -> float:
         """One look; returns the seconds until the next."""
-        now, _, due, first, _idle, busy, late, call = self._store.run(
+        now, _, due, first, idle, busy, late, call = self._store.run(
             Call("peek", [self._worker, self._state, BELIEVED_MS])
         )
-        if call and _idle > self._queued():
+        if call and idle > self._queued():
             queues = "1 queue" if due == 1 else f"{due}{'+' if due == 100 else ''} queues"
             self._enqueue(f"deliver due events: {queues} due, {int(late) / 1000:.1f} s late")
         if due:
@@ -118,10 +118,10 @@ class Dispatcher(threading.Thread):
             return
         registered, dead = self._store.read(("HKEYS", keys.endpoints), ("HKEYS", keys("dead")))
         settings = self._config
-        keep_ms = int(settings.dead.keep_days * DAY_MS)
+        limits: list[Arg] = [settings.dead.max_bytes, int(settings.dead.keep_days * DAY_MS)]
+        common = [milliseconds(settings.delivery.delay), *limits, milliseconds(settings.worker.lease)]
         for names in _batches(sorted({*registered, *dead})):
-            args: list[Arg] = [milliseconds(settings.delivery.delay), settings.dead.max_bytes, keep_ms, *names]
-            for queue in self._store.run(Call("repair", args)):
+            for queue in self._store.run(Call("repair", [*common, *names])):
                 log.error("queue_repaired: %s held events and was not on the schedule", queue.decode())
 
     def _leave(self) -> None:

@@ -14,6 +14,7 @@ import orjson
 
 from kasplo_notify.errors import EndpointError, shown
 from kasplo_notify.headers import check_basic, check_headers
+from kasplo_notify.signature import check_secret
 
 _Reader = Callable[[Any], Any]
 
@@ -30,7 +31,6 @@ _VERSION = 1
 _LATEST_S = 1 << 40
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _MAIL_CLASS = re.compile(r"[ -~]{1,128}")
-_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]{32,88}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,8 +187,8 @@ _READERS: dict[str, _Reader] = {
     "mail_classes": _tuple_of(check_mail_class),
     "event_types": _tuple_of(_text(re.compile(r"[a-z_]{1,64}"))),
     "headers": check_headers,
-    "secret": _optional(_text(_SECRET)),
-    "old_secret": _optional(_text(_SECRET)),
+    "secret": _optional(check_secret),
+    "old_secret": _optional(check_secret),
     "old_secret_until": _number(0, _LATEST_S, whole=True),
     "basic": _optional(check_basic),
     "delay": _optional(_number(0, MAX_DELAY_S)),

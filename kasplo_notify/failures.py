@@ -51,11 +51,11 @@ _SYSTEM: dict[int, tuple[Failure, str]] = {
     errno.EHOSTUNREACH: ("unreachable", "no route to the server"),
     errno.EHOSTDOWN: ("unreachable", "no route to the server"),
     errno.ENETUNREACH: ("unreachable", "no route to the server's network"),
-    errno.EADDRNOTAVAIL: ("unreachable", "no local address or port is left to connect from"),
+    errno.EADDRNOTAVAIL: ("worker", "this machine has no local port left to connect from"),
     errno.EACCES: ("unreachable", "a local firewall forbids the connection"),
     errno.EPERM: ("unreachable", "a local firewall forbids the connection"),
-    errno.EMFILE: ("other", "this worker has no file descriptors left; raise its limit (ulimit -n)"),
-    errno.ENFILE: ("other", "this machine has no file descriptors left"),
+    errno.EMFILE: ("worker", "this worker has no file descriptors left; raise its limit (ulimit -n)"),
+    errno.ENFILE: ("worker", "this machine has no file descriptors left"),
 }
 
 

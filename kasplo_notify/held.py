@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kasplo_notify.book import Subscriber
-from kasplo_notify.stored import BrokenRecord, Progress, StoredEvent, split_retry
+from kasplo_notify.stored import Progress, StoredEvent, split_retry
 from kasplo_notify.window import Window
 
-# Deaths of drains without a settle after which a queue is delivered one event at a time; and deaths with the same
+# Deaths of drains, one after another, after which a queue is delivered one event at a time; and deaths with the same
 # event alone in flight after which that event is given up.
 SINGLE_AFTER, POISON_AFTER = 2, 3
 READ_AHEAD = 128
@@ -38,14 +38,15 @@ class Item:
     def read(cls, row: Sequence[bytes], delay_ms: int) -> "Item":
         """Read a row of the reply of `claim` and `read`; broken records become items without an event."""
         kind, ref, time, packed = row
-        first_due = int(float(time)) + (delay_ms if kind == b"n" else 0)
-        progress = Progress(0, 0, first_due)
+        progress = Progress(0, 0, 0)
         event = None
         try:
             if kind == b"r":
                 progress, packed = split_retry(ref)
+            else:
+                progress = Progress(0, 0, int(time) + delay_ms)
             event = StoredEvent.unpack(packed)
-        except BrokenRecord:
+        except ValueError:
             pass
         return cls(kind.decode(), ref, time.decode(), progress, event, len(ref) + len(packed))
 
@@ -68,7 +69,7 @@ class Held:
         resumed_ms: When a pause of the endpoint ended; the age of its events counts from here.
         closing: Nothing more is started; given back when nothing is in flight.
         exhausted: The last read returned all that was due.
-        slow: Its endpoint has a request that is older than a second: read nothing ahead.
+        hangs: Its endpoint has a request that is older than a second, and answered none since: read nothing ahead.
         listed: It is in the sender's line.
         unsettled: Results of its events that are not in Redis yet.
         last_id, last_score: How far new events and retries were read.
@@ -87,7 +88,7 @@ class Held:
     resumed_ms: int = 0
     closing: bool = False
     exhausted: bool = False
-    slow: bool = False
+    hangs: bool = False
     listed: bool = False
     unsettled: int = 0
     fresh_in_flight: int = 0
@@ -98,6 +99,7 @@ class Held:
     _again: deque[Item] = field(default_factory=deque)
     _refs: set[bytes] = field(default_factory=set)
     _ties: int = 0
+    _was_fresh: bool = False
 
     @property
     def single(self) -> bool:
@@ -128,7 +130,7 @@ class Held:
         """How many events of each kind to read ahead; 0 while there are enough."""
         if self.closing or self.exhausted or self.buffered > self.limit // 2:
             return 0
-        if self.slow:
+        if self.hangs:
             return 0 if self.buffered else 1
         return min(READ_AHEAD, max(1, 2 * self.limit - self.buffered))
 
@@ -168,12 +170,15 @@ class Held:
 
     def next(self) -> Item:
         """The next item. New events and retries alternate, so that neither starves the other."""
-        fresh, again = self._fresh, self._again
-        if not again or (fresh and self.fresh_in_flight <= self.again_in_flight):
+        ahead = self.fresh_in_flight - self.again_in_flight
+        # Where one at a time is in flight, their turn alone tells.
+        fresh_first = ahead < 0 or (ahead == 0 and not self._was_fresh)
+        self._was_fresh = bool(self._fresh) and (fresh_first or not self._again)
+        if self._was_fresh:
             self.fresh_in_flight += 1
-            return fresh.popleft()
+            return self._fresh.popleft()
         self.again_in_flight += 1
-        return again.popleft()
+        return self._again.popleft()
 
     def finished(self, item: Item) -> None:
         if item.kind == "n":

@@ -14,6 +14,7 @@ Failure = Literal[
     "blocked",
     "protocol",
     "unreachable",
+    "worker",
     "other",
 ]
 

@@ -176,7 +176,9 @@ class Registry:
         return paused.decode()
 
     def resume(self, name: str) -> bool:
-        """Send what waits: forget pause, breaker and Retry-After. Returns whether there was anything to forget.
+        """Send what waits, at once: forget pause, breaker and Retry-After, and the delays of what was requeued.
+
+        Returns whether there was anything to forget but delays.
 
         Raises:
             EndpointError: The endpoint is being removed.
@@ -185,7 +187,15 @@ class Registry:
         answer = self.store.run(Call("resume", [name, milliseconds(self.config.delivery.delay)]))
         if answer == b"removing":
             raise EndpointError(f"endpoint {name!r} is being removed: it cannot be resumed")
+        self._hasten(name)
         return bool(answer)
+
+    def _hasten(self, name: str) -> None:
+        """Each retry once: what fails meanwhile waits for its next delay."""
+        left = self.backlog([name])[name].retrying
+        while left > 0:
+            moved = self.store.run(Call("hasten", [name, min(left, _SWEEP)]))
+            left -= moved or left
 
     def remove(self, name: str, *, drop: bool) -> Iterator[tuple[int, int]]:
         """Remove an endpoint: at once for producers and workers, then its backlog, in steps.

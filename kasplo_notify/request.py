@@ -7,7 +7,7 @@ and "Headers"; Standard Webhooks 1.0.0.
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -92,14 +92,13 @@ class RequestBuilder:
             fixed.append(("Authorization", f"Basic {token}"))
         self._fixed = (*fixed, *endpoint.headers)
 
-    def build(self, event: StoredEvent, attempt: int, timestamp: int, secrets: Sequence[str] | None = None) -> Request:
+    def build(self, event: StoredEvent, attempt: int, timestamp: int) -> Request:
         """The request of one attempt.
 
         Args:
             event: As it was stored.
             attempt: 1, 2, ...
             timestamp: Of this attempt, in Unix seconds.
-            secrets: Those that sign it, instead of the endpoint's at `timestamp`; empty for an unsigned request.
 
         Raises:
             UnbuildableEvent: The stored event is broken.
@@ -128,9 +127,7 @@ class RequestBuilder:
             ("webhook-id", event.id),
             ("webhook-timestamp", str(timestamp)),
         )
-        if secrets is None:
-            secrets = self._endpoint.signing_secrets(timestamp)
-        if secrets:
+        if secrets := self._endpoint.signing_secrets(timestamp):
             headers = (*headers, ("webhook-signature", sign(secrets, event.id, timestamp, body)))
         return Request(self._method, url, headers, body)
 

@@ -1,12 +1,15 @@
 """Name resolution on threads of its own.
 
 asyncio's default executor has a handful of threads (cores + 4); a name whose servers do not answer holds one
-for ten seconds and more, so a few dead subscribers would stop all others from being resolved.
+for ten seconds and more, so a few dead subscribers would stop all others from being resolved. And the interpreter
+waits for the threads of an executor when it ends; it does not wait for these.
 """
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from contextlib import suppress
+from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -17,7 +20,7 @@ class PooledResolver(AbstractResolver):
     """`getaddrinfo`, and so /etc/hosts and the system's resolver, on up to 64 threads."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="kasplo-dns")
+        self._free = asyncio.Semaphore(_THREADS)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -27,10 +30,7 @@ class PooledResolver(AbstractResolver):
         Raises:
             OSError: It has none, or the name servers do not answer.
         """
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(
-            self._pool, socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG
-        )
+        found = await self._look_up(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         results = [
             ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
@@ -42,5 +42,36 @@ class PooledResolver(AbstractResolver):
         return results
 
     async def close(self) -> None:
-        """End the threads; a lookup that is still running ends by itself."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """A lookup that is still running ends by itself, and with the process at the latest."""
+
+    async def _look_up(self, *arguments: Any) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        looked_up: asyncio.Future[list[Any]] = loop.create_future()
+
+        def done(found: list[Any], error: BaseException | None) -> None:
+            # Who gave up waiting has its seat until the thread has ended: the number of threads is what is bounded.
+            self._free.release()
+            if looked_up.cancelled():
+                return
+            if error is None:
+                looked_up.set_result(found)
+            else:
+                looked_up.set_exception(error)
+
+        def look_up() -> None:
+            found: list[Any] = []
+            error: Exception | None = None
+            try:
+                found = socket.getaddrinfo(*arguments)
+            except Exception as raised:  # noqa: BLE001 - it is raised where it is waited for
+                error = raised
+            with suppress(RuntimeError):  # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(done, found, error)
+
+        await self._free.acquire()
+        try:
+            threading.Thread(target=look_up, name="kasplo-dns", daemon=True).start()
+        except RuntimeError as error:
+            self._free.release()
+            raise OSError(f"no thread could be started for it: {error}") from error
+        return await looked_up

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+from kasplo_notify.book import Subscriber
 from kasplo_notify.equipment import Equipment, Tally
 from kasplo_notify.held import Held, Item
 from kasplo_notify.line import Line
@@ -26,6 +27,7 @@ class Sender:
 
     Attributes:
         in_flight: Requests that have no verdict yet.
+        broken: Endpoints of which something stored cannot be worked with.
         wake: Set when a request was answered.
     """
 
@@ -38,6 +40,7 @@ class Sender:
         self._tasks: set[asyncio.Task[None]] = set()
         self._buffered = self._buffered_bytes = 0
         self.in_flight = 0
+        self.broken: set[str] = set()
         self.wake = asyncio.Event()
 
     @property
@@ -49,6 +52,16 @@ class Sender:
 
     def take(self, held: Held, rows: Sequence[Sequence[bytes]], asked: int) -> None:
         """Buffer what was read from a queue; what must not be attempted is given up."""
+        try:
+            self._sort(held, rows, asked)
+        except Exception:
+            # Whatever is wrong with one endpoint must not end the deliveries to all others.
+            log.exception("endpoint_broken: what is stored for %s cannot be worked with", held.queue)
+            self.close(held)
+            self.broken.add(held.endpoint)
+        self.list(held)
+
+    def _sort(self, held: Held, rows: Sequence[Sequence[bytes]], asked: int) -> None:
         now_ms = self._line.now_ms()
         max_age_ms = self._gear.config.delivery.max_age * 1000
         for item in held.add(rows, asked):
@@ -62,7 +75,6 @@ class Sender:
                 held.keep(item)
                 self._buffered += 1
                 self._buffered_bytes += item.size
-        self.list(held)
 
     def list(self, held: Held) -> None:
         """Put a queue in line for :meth:`start`, if it has something to send."""
@@ -85,11 +97,10 @@ class Sender:
 
         A queue that may not send leaves the line; an answer, or the next tick of the drain, puts it back.
         """
-        now = time.monotonic()
         while self._ready and self._gear.slots.free:
             held = self._ready.popleft()
             held.listed = False
-            if not self._may_start(held, now):
+            if not self._may_start(held, time.monotonic()):
                 continue
             item = held.next()
             self._buffered -= 1
@@ -98,7 +109,13 @@ class Sender:
                 held.finished(item)
                 self.close(held)
                 continue
-            self._open(held, item, now)
+            try:
+                self._open(held, item)
+            except Exception:  # as above
+                log.exception("endpoint_broken: no request can be made for %s", held.endpoint)
+                held.finished(item)
+                self.close(held)
+                self.broken.add(held.endpoint)
             self.list(held)
 
     async def cancel(self) -> None:
@@ -106,6 +123,8 @@ class Sender:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A task that had not begun could not give its slot back.
+        self._gear.slots.clear()
 
     def _may_start(self, held: Held, now: float) -> bool:
         return (
@@ -122,17 +141,13 @@ class Sender:
         reply = await self._line.ask(Call("alone", [held.token, held.queue, event_id]))
         return reply is not None and bool(reply[2])
 
-    def _open(self, held: Held, item: Item, now: float) -> None:
+    def _open(self, held: Held, item: Item) -> None:
         event = item.event
         if event is None:
             return
-        subscriber, seconds = held.subscriber, int(self._line.now_ms() / 1000)
         try:
-            request = subscriber.builder.build(
-                event,
-                attempt=item.progress.attempts + 1,
-                timestamp=seconds,
-                secrets=subscriber.endpoint.signing_secrets(seconds),
+            request = held.subscriber.builder.build(
+                event, attempt=item.progress.attempts + 1, timestamp=int(self._line.now_ms() / 1000)
             )
         except UnbuildableEvent as error:
             log.error("event_unbuildable: %s for %s: %s", event.id, held.endpoint, error)  # noqa: TRY400
@@ -142,7 +157,8 @@ class Sender:
         if held.probe:
             self.close(held)
         self.in_flight += 1
-        task = asyncio.ensure_future(self._attempt(held, item, self._gear.slots.opened(held.endpoint, now), request))
+        ticket = self._gear.slots.opened(held.endpoint, time.monotonic())
+        task = asyncio.ensure_future(self._attempt(held, item, ticket, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -150,17 +166,18 @@ class Sender:
         subscriber = held.subscriber
         try:
             outcome = await self._gear.transport.send(request, timeout=subscriber.timeout)
+            verdict = self._decide(outcome, item, subscriber)
         except Exception:
             # A fault of ours must neither lose the event nor stop the other deliveries.
             log.exception("attempt_failed: %s for %s", item.event.id if item.event else "", held.endpoint)
-            outcome = Outcome(status=None, error="other", detail="the attempt failed in the worker", duration_ms=0)
+            outcome = Outcome(status=None, error="worker", detail="the attempt failed in the worker", duration_ms=0)
+            verdict = self._decide(outcome, item, subscriber)
         finally:
-            self._gear.slots.closed(ticket)
+            now = time.monotonic()
+            self._gear.slots.closed(ticket, now)
             held.finished(item)
             self.in_flight -= 1
             self.wake.set()
-        now, now_s = time.monotonic(), self._line.now_ms() / 1000
-        verdict = decide(outcome, item.progress, subscriber.policy, now_s, self._gear.rng)
         if verdict.action == "delivered":
             self._tally.delivered += 1
             held.window.succeeded(subscriber.cap)
@@ -170,6 +187,9 @@ class Sender:
             held.window.failed(now, ticket.started)
         self._settlement.add(Result(held, item, verdict, outcome), now)
         self.list(held)
+
+    def _decide(self, outcome: Outcome, item: Item, subscriber: Subscriber) -> Verdict:
+        return decide(outcome, item.progress, subscriber.policy, self._line.now_ms() / 1000, self._gear.rng)
 
     def _give_up(self, held: Held, item: Item, reason: str, detail: str) -> None:
         self._tally.dead += 1

@@ -28,6 +28,7 @@ from kasplo_notify.storage_errors import explain
 SHARD = "0"
 _SCRIPTS = Path(__file__).parent / "scripts"
 _READS = {"claim", "read"}
+_PARTS = {"shared", "read_queue"}
 Arg = str | bytes | int | float
 Command = tuple[Arg, ...]
 Reply = TypeVar("Reply")
@@ -71,6 +72,13 @@ def script(name: str) -> Script:
     parts = ["shared", *(["read_queue"] if name in _READS else []), name]
     text = flags + "".join((_SCRIPTS / f"{part}.lua").read_text() for part in parts)
     return Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - the name Redis gives it
+
+
+def load_scripts() -> None:
+    """Read all scripts now: a process that has no file descriptor left could not."""
+    for path in _SCRIPTS.glob("*.lua"):
+        if path.stem not in _PARTS:
+            script(path.stem)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ followed by the packed event: its retry state travels with it.
 from dataclasses import dataclass
 
 _VERSION = b"1"
+# Above it, a number is none that a script could have written: Lua's are exact up to here.
+_MOST = 1 << 53
 
 
 class BrokenRecord(ValueError):
@@ -78,7 +80,7 @@ class Progress:
             attempts, free, first_due_ms = (int(part) for part in header.split(b","))
         except ValueError as error:
             raise BrokenRecord("the stored retry state is not readable") from error
-        if min(attempts, free, first_due_ms) < 0:
+        if min(attempts, free, first_due_ms) < 0 or max(attempts, free, first_due_ms) > _MOST:
             raise BrokenRecord("the stored retry state is not readable")
         return cls(attempts, free, first_due_ms)
 

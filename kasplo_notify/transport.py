@@ -122,6 +122,8 @@ class Transport:
             if outcome is not None:
                 return outcome
             # The server had closed the connection that was kept: once more at once, on one made for it.
+            if self._loop.time() >= exchange.deadline:
+                return exchange.failed("reset", "the connection that was kept had been closed, and the time is over")
             fresh = True
 
     async def _connect(self, target: _Target, limits: ClientTimeout, *, fresh: bool) -> Connection:

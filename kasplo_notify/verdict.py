@@ -4,7 +4,8 @@
 |---|---|
 | 2xx | delivered |
 | 410 | pause the endpoint as gone; the event stays and burns no attempt |
-| 429, or any answer with a valid Retry-After | retry; the endpoint waits; free three times per event |
+| 429, or any answer with a valid Retry-After | retry; the endpoint waits as it asked; free three times per event |
+| none, by a fault of the worker itself | retry; free, and nothing that is held against the endpoint |
 | another status, no answer, no connection, blocked | retry with backoff; dead when that is used up |
 
 Sources: RFC 9110, section 10.2.3 (Retry-After); RFC 6585, section 4 (429).
@@ -20,7 +21,7 @@ from kasplo_notify.backoff import retry_delay
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.stored import Progress
 
-MAX_RETRY_AFTER_S = 3600.0
+MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1.0, 3600.0
 FREE_ATTEMPTS = 3
 # What a throttled event waits whose schedule is used up, while it still has free attempts.
 _LAST_RESORT_S = 30.0
@@ -82,19 +83,29 @@ def decide(outcome: Outcome, progress: Progress, policy: Policy, now_s: float, r
         return _DELIVERED
     if status == 410:
         return Verdict(action="pause", reason="gone", free=True)
-    asked = None if status is None else parse_retry_after(outcome.retry_after, now_s)
-    throttled = asked is not None or status == 429
-    reason = _reason(outcome)
-    free = throttled and progress.free < FREE_ATTEMPTS
+    wait = _endpoint_wait(outcome, policy, now_s, rng)
+    ours = outcome.error == "worker"
+    free = ours or (wait is not None and progress.free < FREE_ATTEMPTS)
+    strikes = wait is None and not ours
     # A free attempt waits as the schedule says for the attempt that it did not burn.
-    burnt = progress.attempts - progress.free + 1
+    burnt = max(1, progress.attempts - progress.free + 1)
     scheduled = retry_delay(policy.retry_delays, burnt, policy.jitter, rng)
-    delay = _LAST_RESORT_S if scheduled is None else scheduled
-    wait = min(max(delay, asked or 0.0), MAX_RETRY_AFTER_S) if throttled else None
     if scheduled is None and not free:
-        return Verdict(action="dead", reason="attempts_used_up", endpoint_wait=wait, strikes=not throttled)
-    delay = max(delay, wait or 0.0)
-    return Verdict(action="retry", reason=reason, delay=delay, free=free, endpoint_wait=wait, strikes=not throttled)
+        return Verdict(action="dead", reason="attempts_used_up", endpoint_wait=wait, strikes=strikes)
+    delay = max(_LAST_RESORT_S if scheduled is None else scheduled, wait or 0.0)
+    return Verdict(action="retry", reason=_reason(outcome), delay=delay, free=free, endpoint_wait=wait, strikes=strikes)
+
+
+def _endpoint_wait(outcome: Outcome, policy: Policy, now_s: float, rng: random.Random) -> float | None:
+    """Seconds that the whole endpoint waits; None when it did not ask for it.
+
+    What it asked for, not what the schedule says for this event: the oldest of its events may be hours from its next
+    attempt, and the others would wait with it. A 429 that does not say is as one at the beginning of the schedule.
+    """
+    asked = None if outcome.status is None else parse_retry_after(outcome.retry_after, now_s)
+    if asked is None and outcome.status == 429:
+        asked = retry_delay(policy.retry_delays, 1, policy.jitter, rng) or _LAST_RESORT_S
+    return None if asked is None else min(max(asked, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
 
 
 def parse_retry_after(value: str | None, now_s: float) -> float | None:

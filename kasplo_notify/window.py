@@ -1,7 +1,9 @@
 """How many requests may be in flight: a window per queue, and slots per worker process. Pure bookkeeping.
 
 Hanging subscribers must cost the others nothing. So a request that is older than a second leaves the slots that
-all share for a separate allowance, and its endpoint then opens at most one more per second.
+all share for a separate allowance. An endpoint that has such requests and has answered none for a second hangs: it
+opens at most one more per second. One that answers most of its requests at once and few of them slowly does not; its
+own limit bounds what it has of the allowance.
 """
 
 from collections import deque
@@ -48,11 +50,17 @@ class Window:
 
 @dataclass(slots=True)
 class Usage:
-    """What one endpoint has in flight in this process: in the shared slots, and in the slow allowance."""
+    """What one endpoint has in flight in this process: in the shared slots, and in the slow allowance.
+
+    Attributes:
+        opened: When its last request began, in seconds of the monotonic clock.
+        answered: When a request of it last ended within a second.
+    """
 
     fast: int = 0
     slow: int = 0
-    next_open: float = 0.0
+    opened: float = 0.0
+    answered: float = float("-inf")
 
 
 @dataclass(slots=True)
@@ -94,30 +102,36 @@ class Slots:
         usage = self._usage.get(endpoint)
         return usage is not None and usage.slow > 0
 
+    def hangs(self, endpoint: str, now: float) -> bool:
+        """Whether an endpoint has a request that is older than a second, and nothing was answered since."""
+        usage = self._usage.get(endpoint)
+        return usage is not None and usage.slow > 0 and now - usage.answered >= SLOW_AFTER_S
+
     def may_open(self, endpoint: str, now: float) -> bool:
         """Whether an endpoint may have one more request.
 
-        Once half of the slots are taken nobody may hold more than an equal share of them.
+        Once half of the slots are taken nobody may hold more than an equal share of them. Once the slow allowance is
+        used up, who has a part of it gets no more: the slots are for those who answer.
         """
         if self.fast >= self.fast_limit:
             return False
         usage = self._usage.get(endpoint)
         if usage is None:
             return True
-        if usage.slow and now < usage.next_open:
+        if usage.slow and (self.slow >= self.slow_limit or (self.hangs(endpoint, now) and now < usage.opened + 1.0)):
             return False
         return self.fast < self.fast_limit // 2 or usage.fast < max(1, self.fast_limit // len(self._usage))
 
     def opened(self, endpoint: str, now: float) -> Ticket:
         usage = self._usage.setdefault(endpoint, Usage())
         usage.fast += 1
-        usage.next_open = now + 1.0
+        usage.opened = now
         self.fast += 1
         ticket = Ticket(endpoint, now)
         self._by_age.append(ticket)
         return ticket
 
-    def closed(self, ticket: Ticket) -> None:
+    def closed(self, ticket: Ticket, now: float) -> None:
         ticket.done = True
         usage = self._usage[ticket.endpoint]
         if ticket.slow:
@@ -126,8 +140,16 @@ class Slots:
         else:
             usage.fast -= 1
             self.fast -= 1
+            if now - ticket.started < SLOW_AFTER_S:
+                usage.answered = now
         if not usage.fast and not usage.slow:
             del self._usage[ticket.endpoint]
+
+    def clear(self) -> None:
+        """Nothing is in flight: a drain has ended, whatever became of its requests."""
+        self.fast = self.slow = 0
+        self._usage.clear()
+        self._by_age.clear()
 
     def age(self, now: float) -> None:
         """Move the requests that are older than a second out of the shared slots, as far as there is room."""

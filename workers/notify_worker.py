@@ -18,6 +18,7 @@ from rq.exceptions import StopRequested
 from rq.logutils import setup_loghandlers
 from rq.serializers import JSONSerializer
 
+from kasplo_notify.book import Subscriber
 from kasplo_notify.config import Config
 from kasplo_notify.dispatcher import Dispatcher
 from kasplo_notify.drain import Drain
@@ -28,6 +29,7 @@ from kasplo_notify.guard import EgressGuard
 from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async_like, connect_like
 from kasplo_notify.transport import Transport
 from workers import starting
+from workers.stopping import Stop
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -82,7 +84,8 @@ class NotifyWorker(SimpleWorker):
             **options,
         )
         self._burst = False
-        self._told_to_stop = False
+        self._stop: Stop
+        self._in_rq = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._equipment: Equipment | None = None
         self._dispatcher: Dispatcher | None = None
@@ -97,6 +100,7 @@ class NotifyWorker(SimpleWorker):
         for name in ("kasplo_notify", "workers"):
             setup_loghandlers(*args, name=name, **options)
         starting.collect_less()
+        starting.raise_file_limit(self._config)
         self._checked = self._checked or starting.check_redis(self.connection, self._config.redis.prefix)
         self._open()
 
@@ -114,12 +118,19 @@ class NotifyWorker(SimpleWorker):
             with suppress(RedisError):
                 self.unsubscribe()
 
-    def handle_warm_shutdown_request(self) -> None:
-        self._told_to_stop = True
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """A signal, when no drain has the handlers."""
+        self._stop.tell()
         # RQ only raises StopRequested when it is idle. Where that is swallowed (it starts a job, a log line is
-        # written) it would go on for ever; this ends it after the next job.
+        # written) it would go on for ever; this ends it after the job, and the job's drain begins nothing.
         self._stop_requested = True
-        super().handle_warm_shutdown_request()
+        try:
+            super().request_stop(signum, frame)
+        except RedisError as error:
+            log.debug("could not note the request to stop: %s", error)
+        except StopRequested:
+            if self._in_rq:
+                raise
 
     def work(self, burst: bool = False, *args: Any, **options: Any) -> bool:  # noqa: FBT001, FBT002 - RQ's signature
         """Serve until told to stop; with `burst` until nothing is due. Returns whether anything was delivered."""
@@ -127,29 +138,37 @@ class NotifyWorker(SimpleWorker):
         once = bool(options.get("max_jobs") or options.get("max_idle_time"))
         worked = False
         pause = RESTART_S
+        self._stop = Stop(self._longest)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.request_stop)
-        # A signal raises StopRequested wherever it finds us when no drain runs: between two statements as well.
-        with suppress(StopRequested):
-            while not self._told_to_stop:
-                if burst and not self._ask_for_drain():
-                    break
-                began = time.monotonic()
-                served = self._serve(burst, *args, **options)
-                worked |= served
-                if once or self._told_to_stop:
-                    break
-                if not (burst and served):
-                    worked |= self._deliver_without_rq()
-                if not burst and not self._told_to_stop:
-                    pause = RESTART_S if time.monotonic() - began > RESTART_MOST_S else min(2 * pause, RESTART_MOST_S)
-                    log.warning("rq_restarts: RQ ended, it is started again in %.1f s", pause)
-                    time.sleep(pause)
-                    # RQ would refuse the name of a worker that could not sign off.
-                    self._restarts += 1
-                    self.name = f"{self._first_name}-{self._restarts}"
+        while not self._stop:
+            if burst and not self._ask_for_drain():
+                break
+            began = time.monotonic()
+            served = self._serve(burst, *args, **options)
+            worked |= served
+            if once or self._stop:
+                break
+            if not (burst and served):
+                worked |= self._deliver_without_rq()
+            if not burst and not self._stop:
+                pause = RESTART_S if time.monotonic() - began > RESTART_MOST_S else min(2 * pause, RESTART_MOST_S)
+                log.warning("rq_restarts: RQ ended, it is started again in %.1f s", pause)
+                self._stop.wait(pause)
+                # RQ would refuse the name of a worker that could not sign off.
+                self._restarts += 1
+                self.name = f"{self._first_name}-{self._restarts}"
         self._close()
+        self._stop.done()
         return worked
+
+    def _longest(self) -> float:
+        """Seconds that a request in flight may still take."""
+        equipment = self._equipment
+        if equipment is None or not equipment.slots.in_flight:
+            return 0.0
+        known = equipment.book.subscribers.values()
+        return max((each.timeout for each in known if isinstance(each, Subscriber)), default=0.0)
 
     # --- delivering ----------------------------------------------------------------------------------------------
 
@@ -164,12 +183,16 @@ class NotifyWorker(SimpleWorker):
         # Not the loop's own signal handlers: what comes when the loop has just ended would be lost with them. The
         # drain looks at the clock twice a second, so it hears of a stop by then even if the wake-up is missed.
         def on_signal(number: int, _frame: FrameType | None) -> None:
+            self._stop.tell()
             told.append((number, time.monotonic()))
             again = told[-1][1] - told[0][1] > SAME_SIGNAL_S
             loop.call_soon_threadsafe(running.abort if again else running.stop)
 
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, on_signal) for number in numbers}
+        if self._stop:
+            # It came between RQ's decision to run this and the handlers.
+            running.stop()
         if self._dispatcher is not None:
             self._dispatcher.drain_begins()
         try:
@@ -179,22 +202,23 @@ class NotifyWorker(SimpleWorker):
                 signal.signal(number, before[number])
             if self._dispatcher is not None:
                 self._dispatcher.drain_ended()
+            if told:
+                signal.raise_signal(told[0][0])
         if tally.delivered or tally.failed or tally.dead:
             log.info("drained: %s", tally)
-        if told:
-            self._told_to_stop = True
-            signal.raise_signal(told[0][0])
         return tally
 
     def _serve(self, burst: bool, *args: Any, **options: Any) -> bool:  # noqa: FBT001 - as RQ has it
+        self._in_rq = True
         try:
             return bool(super().work(burst, *args, **options))
         except StopRequested:
-            raise
+            return False
         except Exception as error:  # noqa: BLE001 - whatever ended RQ, events must go on
             log.warning("rq_ended: %s", error)
             return False
         finally:
+            self._in_rq = False
             self._close()
 
     def _deliver_without_rq(self) -> bool:

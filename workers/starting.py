@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import resource
 import sys
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING
 from kasplo_notify.config import Config
 from kasplo_notify.errors import ConfigError, NotifyError
 from kasplo_notify.redis_settings import redis_faults
-from kasplo_notify.store import Store, connect_like
+from kasplo_notify.store import Store, connect_like, load_scripts
 
 if TYPE_CHECKING:
     from redis import Redis
 
 log = logging.getLogger(__name__)
 
+# Connections to Redis and the name servers, logs, libraries.
+_OTHER_FILES = 128
 # The exit code of a wrong configuration, as in cli/errors.py.
 _CONFIGURATION = 3
 
@@ -51,6 +54,25 @@ def hide_repetitions() -> None:
 
 def _is_no_repetition(record: logging.LogRecord) -> bool:
     return "could not connect to Redis instance" not in str(record.msg)
+
+
+@cache
+def raise_file_limit(config: Config) -> None:
+    """As many open files as the kernel lets us have: each request in flight is one. Reads what needs one later."""
+    load_scripts()
+    wanted = config.worker.max_in_flight + config.worker.max_slow + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        soft = most
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        log.warning(
+            "open_files: this process may open %d files and needs up to %d (worker.max_in_flight, worker.max_slow); "
+            "raise the limit (ulimit -n), or lower these",
+            soft,
+            wanted,
+        )
 
 
 @cache

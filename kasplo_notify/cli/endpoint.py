@@ -113,7 +113,7 @@ def pause(session: Session, name: str) -> None:
 def resume(session: Session, name: str) -> None:
     """Send what waits, at once.
 
-    A pause, an open breaker and a Retry-After are forgotten.
+    A pause, an open breaker, a Retry-After and the delays of what was requeued are forgotten.
 
     Example: kasplo-notify endpoint resume crm
     """

@@ -61,9 +61,7 @@ def test(session: Session, name: str, *, event_type: str | None, as_json: bool) 
         endpoint = registry.get(name)
         now_s = redis_ms(registry.store) / 1000
     event = _event(endpoint, event_type or next(iter(endpoint.event_types), "engine_click"))
-    request = RequestBuilder(endpoint).build(
-        event, attempt=1, timestamp=int(now_s), secrets=endpoint.signing_secrets(now_s)
-    )
+    request = RequestBuilder(endpoint).build(event, attempt=1, timestamp=int(now_s))
     timeout = session.config.delivery.timeout if endpoint.timeout is None else endpoint.timeout
     outcome = asyncio.run(_send(session.config, request, timeout))
     delays = session.config.delivery.retry_delays if endpoint.retry_delays is None else endpoint.retry_delays

@@ -2,10 +2,12 @@
 --
 -- KEYS[1] stem
 -- ARGV[1] token of the drain, [2] lease in ms, [3] default delay in ms, [4] most queues, [5] most events of each
---   kind for one queue, [6] most events in all, [7] queues that the drain holds
+--   kind for one queue, [6] most events in all, [7] queues that the drain holds, [8] 1 if the reply to its last claim
+--   was lost
 -- Returns {now, version, score of the schedule's next entry or '', queues being removed, claimed}, claimed a list
--- of {queue, 1 if it may send one probe, deaths, the event alone at them, endpoint resumed at, events of each kind
--- asked for, events}; then the queues that were this drain's already, and {queue, what is wrong with its keys}, ...
+-- of {queue, 1 if it may send one probe, deaths, "<n> <event>": the event that was alone in flight at n of them,
+-- endpoint resumed at, events of each kind asked for, events}; then the queues that were this drain's already, and
+-- {queue, what is wrong with its keys}, ...
 
 local token, lease = ARGV[1], tonumber(ARGV[2])
 local default_delay, per_queue, left = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -21,10 +23,13 @@ local share = math.ceil((due_queues + ARGV[7]) / busy) - ARGV[7]
 -- A drain that held this queue never gave it back: it died, or lost its lease.
 local function note_death(queue)
   local deaths = redis.call('HINCRBY', base .. 'deaths', queue, 1)
-  local seen, id = string.match(redis.call('HGET', base .. 'alone', queue) or '', '^(%d+) (.*)$')
-  if not seen then return deaths, '' end
-  local suspect = (tonumber(seen) + 1) .. ' ' .. id
-  redis.call('HSET', base .. 'alone', queue, suspect)
+  local suspect = redis.call('HGET', base .. 'suspect', queue) or ''
+  local alone = redis.call('HGET', base .. 'alone', queue)
+  if not alone then return deaths, suspect end
+  local seen, id = string.match(suspect, '^(%d+) (.*)$')
+  suspect = ((id == alone and seen or 0) + 1) .. ' ' .. alone
+  redis.call('HSET', base .. 'suspect', queue, suspect)
+  redis.call('HDEL', base .. 'alone', queue)
   return deaths, suspect
 end
 
@@ -64,15 +69,29 @@ local function claim(queue)
   end
 end
 
+-- What a lost reply gave to the drain. As many queues as the fleet holds, and only after a lost reply.
+if ARGV[8] == '1' then
+  local owners = redis.call('HGETALL', OWNER)
+  for index = 1, #owners, 2 do
+    if owners[index + 1] == token then own[#own + 1] = owners[index] end
+  end
+end
+
 local due = redis.call('ZRANGEBYSCORE', SCHEDULE, '-inf', whole(now), 'WITHSCORES', 'LIMIT', 0, ARGV[4])
 for index = 1, #due, 2 do
   local queue, score = due[index], tonumber(due[index + 1])
   if left <= 0 or budget <= 0 or (#claimed >= share and score > now - GRACE) then break end
-  local sound, fault = guarded(claim, queue)
-  if not sound then
+  if not string.match(queue, '^[%l%d_-]+%.%d+$') then
+    redis.call('ZREM', SCHEDULE, queue)
     redis.call('HDEL', OWNER, queue)
-    redis.call('ZADD', SCHEDULE, whole(now + BROKEN_AGAIN), queue)
-    broken[#broken + 1] = {queue, fault}
+    broken[#broken + 1] = {queue, 'this is no name of a queue'}
+  else
+    local sound, fault = guarded(claim, queue)
+    if not sound then
+      redis.call('HDEL', OWNER, queue)
+      redis.call('ZADD', SCHEDULE, whole(now + BROKEN_AGAIN), queue)
+      broken[#broken + 1] = {queue, fault}
+    end
   end
 end
 local first = redis.call('ZRANGE', SCHEDULE, 0, 0, 'WITHSCORES')

@@ -37,9 +37,12 @@ for _, queue in ipairs(queues) do
     redis.call('XLEN', base .. 'new:' .. queue.name)
     redis.call('ZCARD', base .. 'retry:' .. queue.name)
   end)
+  -- Where those are broken, too, nothing may have been stored when this stops the script.
+  if not queue.sound then redis.call('XLEN', base .. 'dead:' .. endpoint_of(queue.name)) end
 end
 
 local function append(queue, packed)
+  queue.pushed = queue.pushed + 1
   if not queue.sound then return bury(queue.name, packed, '', 'broken_queue', queue.fault) end
   local key = base .. 'new:' .. queue.name
   local id = redis.call('XADD', key, '*', 'e', packed)
@@ -47,7 +50,6 @@ local function append(queue, packed)
     redis.call('XDEL', key, id)
     redis.call('XADD', key, '*', 'e', packed, 't', whole(now))
   end
-  queue.pushed = queue.pushed + 1
 end
 
 local pushed, unrouted, position = 0, 0, 0
@@ -68,10 +70,13 @@ end
 if ARGV[2] ~= '' then redis.call('SET', base .. 'pushed:' .. ARGV[2], position, 'PX', ARGV[3]) end
 
 for _, queue in ipairs(queues) do
-  if queue.pushed > 0 then
-    -- The events are stored: what goes wrong from here on is mended by repair, and must not make the caller repeat.
+  -- The events are stored: what goes wrong from here on is mended by repair, and must not make the caller repeat.
+  local most = 2 * queue.pushed + 8
+  if queue.pushed > 0 and queue.sound then
     guarded(lower, queue.name, now + queue.delay + 1)
-    guarded(cap_backlog, queue.name, queue.cap, 2 * queue.pushed + 8, tonumber(ARGV[5]), tonumber(ARGV[6]))
+    guarded(cap_backlog, queue.name, queue.cap, most, tonumber(ARGV[5]), tonumber(ARGV[6]))
+  elseif queue.pushed > 0 then
+    guarded(trim_dead, endpoint_of(queue.name), tonumber(ARGV[5]), tonumber(ARGV[6]), most)
   end
 end
 if pushed > 0 then

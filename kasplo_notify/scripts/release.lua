@@ -18,14 +18,17 @@ local function release(queue)
     reschedule_unowned(endpoint, default_delay)
   end
   if reschedule(queue, default_delay) == now then still_due = still_due + 1 end
+  -- The removal of an endpoint is found by its first queue, and this may have been the last that kept it waiting.
+  if health.paused == 'removing' and not owned(endpoint .. '.0') then
+    redis.call('ZADD', SCHEDULE, 'NX', whole(now), endpoint .. '.0')
+  end
 end
 
 for at = 3, #ARGV do
   local queue = ARGV[at]
   if redis.call('HGET', OWNER, queue) == ARGV[1] then
     redis.call('HDEL', OWNER, queue)
-    redis.call('HDEL', base .. 'deaths', queue)
-    redis.call('HDEL', base .. 'alone', queue)
+    forget_deaths(queue)
     -- Where its keys are not what they should be the next claim finds it, and says so.
     if not guarded(release, queue) then redis.call('ZADD', SCHEDULE, whole(now), queue) end
     released = released + 1

@@ -7,7 +7,7 @@
 local endpoint = ARGV[1]
 local health = health_of(endpoint)
 if health.paused == 'removing' then return 'removing' end
-local held_up = (health.paused or gate_of(health) > 0) and 1 or 0
+local held_up = (health.paused or gate_of(health) > now) and 1 or 0
 if health.paused then set_health(endpoint, health, 'resumed_at', now) end
 redis.call('HDEL', base .. 'health:' .. endpoint, 'paused_at')
 for _, name in ipairs({'paused', 'not_before', 'fails', 'open', 'probe_at', 'probe_wait', 'probe', 'probe_until',

@@ -144,7 +144,7 @@ local function apply(item)
   return true
 end
 
-local owners, applied, endpoints = {}, 0, {}
+local owners, alone, applied, endpoints = {}, {}, 0, {}
 for at = 8, #ARGV, 15 do
   local item = {
     queue = ARGV[at], kind = ARGV[at + 1], ref = ARGV[at + 2], action = ARGV[at + 3], progress = ARGV[at + 4],
@@ -155,16 +155,14 @@ for at = 8, #ARGV, 15 do
   local endpoint = endpoint_of(item.queue)
   if owners[item.queue] == nil then
     owners[item.queue] = redis.call('HGET', OWNER, item.queue) == token
-    if owners[item.queue] then
-      redis.call('HDEL', base .. 'deaths', item.queue)
-      redis.call('HDEL', base .. 'alone', item.queue)
-    end
+    alone[item.queue] = owners[item.queue] and redis.call('HGET', base .. 'alone', item.queue)
   end
   endpoints[endpoint] = true
   if owners[item.queue] or item.action == 'delivered' then
     local sound, took_effect = guarded(apply, item)
+    if alone[item.queue] == item.id then redis.call('HDEL', base .. 'alone', item.queue) end
     if not sound then
-      -- Its event is still there and would be sent again and again.
+      -- Its event may still be there and would be sent again and again.
       guarded(pause, endpoint, 'broken')
     elseif took_effect then
       applied = applied + 1

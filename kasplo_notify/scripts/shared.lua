@@ -15,7 +15,9 @@
 --                               delay (ms, when not the default), partitions (most queues it ever had)
 --   attempts:<endpoint> stream  the last attempts (failures always, successes sampled)
 --   stats:<endpoint>:<m|h><n> hash  counters of one minute (kept 2 h) or hour (kept 8 days)
---   deaths, alone       hash    queue -> drains that died holding it; the one event in flight at those deaths
+--   deaths              hash    queue -> drains that died holding it, since one lived to give it back
+--   alone               hash    queue -> the one event in flight, while it is delivered one at a time
+--   suspect             hash    queue -> "<n> <event id>": at how many of these deaths this event was alone
 --   ahead               hash    queue -> when an entry id from the future was first seen (the clock stepped back)
 --   version             string  the registry's version
 --   counters            hash    emitted, unrouted, dead letters dropped, and the like
@@ -53,6 +55,11 @@ end
 
 local function version()
   return redis.call('GET', base .. 'version') or '0'
+end
+
+-- A drain lived to give the queue back, or nothing is left in it.
+local function forget_deaths(queue)
+  for _, name in ipairs({'deaths', 'alone', 'suspect'}) do redis.call('HDEL', base .. name, queue) end
 end
 
 local function endpoint_of(queue)
@@ -139,9 +146,8 @@ local function reschedule(queue, default_delay)
   local due = next_due(queue, health.delay or default_delay)
   if not due then
     redis.call('DEL', base .. 'new:' .. queue)
-    redis.call('HDEL', base .. 'deaths', queue)
-    redis.call('HDEL', base .. 'alone', queue)
     redis.call('HDEL', base .. 'ahead', queue)
+    forget_deaths(queue)
   end
   if due and (not health.paused or health.paused == 'removing') then
     -- What is being removed is swept, not sent: no gate and no delay is for it.
@@ -252,8 +258,10 @@ end
 -- What the owner of a queue may have read ahead or in flight; nobody else takes that from it.
 local OWNERS_SHARE = 512
 
--- As sweep, for a queue that somebody owns: what is behind the owner's share.
+-- As sweep, for a queue that somebody owns: what is behind the owner's share. It reads that share as well, so it is
+-- worth it only when there is much to take: with every push it took 7 ms where events are large.
 local function sweep_behind(queue, limit, reason, detail)
+  if limit < OWNERS_SHARE then return end
   local key = base .. 'new:' .. queue
   local entries = redis.call('XRANGE', key, '-', '+', 'COUNT', OWNERS_SHARE + limit)
   for index = OWNERS_SHARE + 1, #entries do
@@ -262,11 +270,12 @@ local function sweep_behind(queue, limit, reason, detail)
   end
 end
 
--- Keep a queue within its share of max_backlog; at most `limit` a call.
+-- Keep a queue within its share of max_backlog; at most `limit` a call, or what an owner may hold.
 local function cap_backlog(queue, cap, limit, dead_bytes, dead_keep)
   local over = redis.call('XLEN', base .. 'new:' .. queue) + redis.call('ZCARD', base .. 'retry:' .. queue) - cap
   if over <= 0 then return end
-  local take = owned(queue) and sweep_behind or sweep
+  local take = sweep
+  if owned(queue) then take, limit = sweep_behind, math.max(limit, OWNERS_SHARE) end
   take(queue, math.min(over, limit), 'backlog_full', 'the endpoint had more events waiting than max_backlog')
   trim_dead(endpoint_of(queue), dead_bytes, dead_keep, limit)
 end

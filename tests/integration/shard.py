@@ -173,8 +173,9 @@ class Shard:
         per_queue: int = 16,
         events: int = 1000,
         held: int = 0,
+        lost: bool = False,
     ) -> Claim:
-        return read_claim(self.run("claim", drain, lease, delay, most, per_queue, events, held))
+        return read_claim(self.run("claim", drain, lease, delay, most, per_queue, events, held, int(lost)))
 
     def read(self, token: str, *wanted: tuple[str, str, int, str, int], delay: int = DELAY) -> list[list[Read] | None]:
         """For each (queue, last id, new, lowest score, retries) the events; None for a queue that is not held."""
@@ -214,7 +215,7 @@ class Shard:
         return released, still_due, idle
 
     def repair(self, *endpoints: str, dead_bytes: int = UNLIMITED, dead_keep: int = DAY) -> list[str]:
-        return [queue.decode() for queue in self.run("repair", DELAY, dead_bytes, dead_keep, *endpoints)]
+        return [queue.decode() for queue in self.run("repair", DELAY, dead_bytes, dead_keep, LEASE, *endpoints)]
 
     # --- what a test writes --------------------------------------------------------------------------------------
 
@@ -364,7 +365,7 @@ def read_claim(reply: Sequence[Any]) -> Claim:
             for queue, probe, deaths, alone, resumed, asked, events in claimed
         ],
         own=[queue.decode() for queue in own],
-        broken={queue.decode(): fault.decode() for queue, fault in broken},
+        broken={queue.decode(errors="replace"): fault.decode() for queue, fault in broken},
     )
 
 

@@ -177,6 +177,19 @@ def test_a_paused_endpoint_says_why_and_since_when(registry: Registry, shard: Sh
     assert registry.pause("crm", "gone") == "operator"
 
 
+def test_resuming_makes_what_was_requeued_due_at_once(registry: Registry, shard: Shard) -> None:
+    registry.add(replace(CRM, queues=2))
+    for number in range(1200):
+        shard.put_retry(f"crm.{number % 2}", f"event-{number}", due_in=60_000 + number)
+    registry.resume("crm")
+    for queue in ("crm.0", "crm.1"):
+        waiting = shard.retries(queue)
+        assert len(waiting) == len({score for _, score in waiting.values()}) == 600
+        assert max(score for _, score in waiting.values()) <= shard.now()
+        assert (shard.score(queue) or 0) <= shard.now()
+    assert list(shard.retries("crm.0"))[:100] == [f"event-{number}" for number in range(0, 200, 2)]
+
+
 def test_resuming_says_whether_there_was_anything_to_resume(registry: Registry) -> None:
     registry.add(CRM)
     assert registry.resume("crm") is False

@@ -38,10 +38,11 @@ def test_a_broken_queue_is_named_left_alone_for_a_while_and_the_others_are_claim
 
 def test_a_note_of_deaths_that_is_not_one_stops_nothing(shard: Shard) -> None:
     shard.hold("drain1")
-    shard.client.hset(shard.keys("alone"), "crm.0", JUNK)
+    shard.client.hset(shard.keys("suspect"), "crm.0", JUNK)
+    shard.run("alone", "drain1", "crm.0", "e0")
     shard.end_lease("crm.0")
     (claimed,) = shard.claim("drain2").queues
-    assert (claimed.deaths, claimed.alone) == (1, "")
+    assert (claimed.deaths, claimed.alone) == (1, "1 e0")
 
 
 def test_a_broken_queue_is_lost_for_its_drain_which_reads_the_others(shard: Shard) -> None:

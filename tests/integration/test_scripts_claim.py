@@ -105,15 +105,14 @@ def test_the_queue_of_an_owner_that_fell_silent_is_taken_over(shard: Shard) -> N
     assert (claimed.ids, claimed.deaths, shard.owner()) == (["e0"], 1, "drain2")
 
 
-def test_deaths_are_counted_until_something_is_settled(shard: Shard) -> None:
-    shard.hold("drain1", events=2)
+def test_deaths_are_counted_whatever_was_settled_before_them(shard: Shard) -> None:
+    """An event that kills its worker has neighbours, and those are delivered."""
+    shard.hold("drain1", events=4)
     for deaths in (1, 2, 3):
         shard.end_lease("crm.0")
         (claimed,) = shard.claim(f"drain{deaths + 1}").queues
         assert claimed.deaths == deaths
-    shard.settle("drain4", Item(ref=claimed.events[0].ref))
-    shard.end_lease("crm.0")
-    assert shard.claim("drain5").queues[0].deaths == 1
+        shard.settle(f"drain{deaths + 1}", Item(ref=claimed.events[0].ref))
 
 
 def test_a_drain_that_gave_its_queue_back_did_not_die(shard: Shard) -> None:
@@ -132,6 +131,24 @@ def test_the_event_that_is_alone_in_flight_at_deaths_is_told_with_their_number(s
         assert shard.run("alone", f"drain{deaths}", "crm.0", "e0")[2] == 1
         shard.end_lease("crm.0")
         assert shard.claim(f"drain{deaths + 1}").queues[0].alone == f"{deaths} e0"
+
+
+def test_what_is_delivered_one_at_a_time_before_it_does_not_hide_the_event_of_the_deaths(shard: Shard) -> None:
+    shard.hold("drain1", events=3)
+    for deaths in (1, 2, 3):
+        drain = f"drain{deaths}"
+        shard.run("alone", drain, "crm.0", f"neighbour-{deaths}")
+        shard.run("alone", drain, "crm.0", "e2")
+        shard.end_lease("crm.0")
+        assert shard.claim(f"drain{deaths + 1}").queues[0].alone == f"{deaths} e2"
+
+
+def test_an_event_that_is_settled_was_not_alone_in_flight_at_a_later_death(shard: Shard) -> None:
+    (ref, _) = shard.hold("drain1", events=2)
+    shard.run("alone", "drain1", "crm.0", "e0")
+    shard.settle("drain1", Item(ref=ref, event_id="e0"))
+    shard.end_lease("crm.0")
+    assert shard.claim("drain2").queues[0].alone == ""
 
 
 def test_another_event_alone_in_flight_starts_with_no_deaths(shard: Shard) -> None:
@@ -159,6 +176,23 @@ def test_an_owner_whose_renewal_is_late_goes_on_where_it_was(shard: Shard) -> No
     assert claim.own == ["crm.0"], "the drain cannot know it when the reply that gave it the queue was lost"
     assert (shard.owner(), shard.score()) == ("drain1", claim.now + LEASE)
     assert "deaths" not in shard.names()
+
+
+def test_after_a_lost_reply_a_drain_is_told_at_once_what_it_was_given(shard: Shard) -> None:
+    shard.hold("drain1", queue="crm.0")
+    shard.hold("drain2", queue="crm.1")
+    assert shard.claim("drain1").own == []
+    assert shard.claim("drain1", lost=True).own == ["crm.0"]
+
+
+@pytest.mark.parametrize("name", ["", "crm", "crm.", ".0", "crm.x", "CRM.0", b"\xff.0", "crm.0 "])
+def test_what_is_no_name_of_a_queue_is_taken_off_the_schedule(shard: Shard, name: str | bytes) -> None:
+    shard.put("crm.0", "a")
+    shard.client.zadd(shard.keys("schedule"), {name: 0})
+    claim = shard.claim()
+    assert claim.names == ["crm.0"]
+    assert len(claim.broken) == 1
+    assert shard.client.zrange(shard.keys("schedule"), 0, -1) == [b"crm.0"]
 
 
 # --- what must be left alone -----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ config:           config_sections config_sources errors
 
 headers:          errors
 signature:        errors
-endpoint:         errors headers
+endpoint:         errors headers signature
 guard:            addresses config_sections errors
 endpoint_checks:  config endpoint errors events guard headers signature
 routing:          endpoint
@@ -69,10 +69,11 @@ held:             book stored window
 settlement:       config endpoint held outcome store stored verdict
 equipment:        book config endpoint store transport window
 line:             errors store
-sender:           equipment held line outcome request settlement store verdict window
-drain:            book equipment errors held line registry sender settlement store
+sender:           book equipment held line outcome request settlement store verdict window
+intake:           book equipment errors held line registry sender store
+drain:            equipment held intake line sender settlement store
 dispatcher:       config endpoint errors store
-workers:          config dispatcher drain embedded equipment errors guard redis_settings
+workers:          book config dispatcher drain embedded equipment errors guard redis_settings
                   storage_errors store transport
 
 supervisor:       stopping

@@ -181,10 +181,3 @@ def test_every_value_survives_a_header(seed: int) -> None:
 def test_a_broken_stored_event_cannot_be_built(event: StoredEvent) -> None:
     with pytest.raises(UnbuildableEvent, match="the stored event"):
         build(POST, event)
-
-
-def test_a_builder_builds_the_same_as_a_single_call() -> None:
-    builder = RequestBuilder(POST)
-    assert builder.build(CLICK, 1, NOW) == build(POST)
-    assert builder.build(CLICK, attempt=1, timestamp=NOW, secrets=(SECRET,)) == build(POST)
-    assert header(builder.build(CLICK, 1, NOW, ()), "webhook-signature") is None

@@ -36,9 +36,15 @@ def test_any_other_status_is_retried_with_backoff_and_strikes(status: int) -> No
     assert verdict(status) == Verdict(action="retry", reason=f"http_{status}", delay=30.0, strikes=True)
 
 
-@pytest.mark.parametrize("error", [each for each in get_args(Failure) if each])
+@pytest.mark.parametrize("error", [each for each in get_args(Failure) if each not in ("", "worker")])
 def test_no_answer_is_retried_with_backoff_and_strikes(error: str) -> None:
     assert verdict(None, error=error) == Verdict(action="retry", reason=error, delay=30.0, strikes=True)
+
+
+def test_a_fault_of_the_worker_is_not_held_against_the_endpoint_or_the_event() -> None:
+    for before in (Progress(0, 0, 0), Progress(40, 40, 0)):
+        assert verdict(None, before, error="worker") == Verdict(action="retry", reason="worker", delay=30.0, free=True)
+    assert verdict(None, Progress(12, 0, 0), error="worker").action == "retry"
 
 
 def test_410_pauses_and_burns_nothing() -> None:
@@ -59,9 +65,15 @@ def test_retry_after_counts_on_any_answer(status: int) -> None:
     )
 
 
-def test_retry_after_never_shortens_the_schedule() -> None:
+def test_retry_after_never_shortens_the_schedule_of_its_event() -> None:
     assert verdict(503, retry_after="1").delay == 30.0
-    assert verdict(503, retry_after="0").endpoint_wait == 30.0
+
+
+def test_the_endpoint_waits_as_it_asked_however_far_the_event_is_in_its_schedule() -> None:
+    for attempts in (0, 5, 11):
+        assert verdict(429, Progress(attempts, 0, 0), retry_after="4").endpoint_wait == 4.0
+        assert verdict(429, Progress(attempts, 0, 0)).endpoint_wait == 30.0
+    assert verdict(503, retry_after="0").endpoint_wait == 1.0
 
 
 def test_the_endpoint_waits_an_hour_at_most_the_event_as_long_as_its_schedule_says() -> None:

@@ -115,8 +115,8 @@ def test_a_closed_request_frees_its_slot() -> None:
     slots = Slots(fast_limit=1, slow_limit=0)
     ticket = slots.opened("a", 0.0)
     assert not slots.may_open("b", 0.0)
-    slots.closed(ticket)
-    assert slots.may_open("b", 0.0)
+    slots.closed(ticket, 0.1)
+    assert slots.may_open("b", 0.1)
     assert (slots.free, slots.in_flight) == (1, 0)
 
 
@@ -127,7 +127,7 @@ def test_a_request_older_than_a_second_frees_its_slot_for_others() -> None:
     assert (slots.free, slots.has_slow("hangs")) == (0, False)
     slots.age(1.0)
     assert (slots.free, slots.slow, slots.in_flight, slots.has_slow("hangs")) == (1, 1, 1, True)
-    slots.closed(ticket)
+    slots.closed(ticket, 1.1)
     assert (slots.slow, slots.in_flight, slots.has_slow("hangs")) == (0, 0, False)
 
 
@@ -147,8 +147,49 @@ def test_an_endpoint_that_answers_again_is_no_longer_held_back() -> None:
     late = slots.opened("hangs", 0.0)
     slots.age(1.0)
     slots.opened("hangs", 1.0)
-    slots.closed(late)
+    slots.closed(late, 1.1)
     assert slots.may_open("hangs", 1.1)
+
+
+def test_an_endpoint_that_answers_most_of_its_requests_at_once_does_not_hang() -> None:
+    slots = Slots(fast_limit=100, slow_limit=100)
+    slots.opened("tail", 0.0)
+    slots.age(1.0)
+    assert slots.hangs("tail", 1.0)
+    slots.closed(slots.opened("tail", 1.0), 1.2)
+    assert slots.has_slow("tail")
+    assert not slots.hangs("tail", 2.1)
+    slots.opened("tail", 2.1)
+    assert slots.may_open("tail", 2.1)
+    assert slots.hangs("tail", 2.2), "nothing was answered for a second"
+
+
+def test_an_answer_that_took_more_than_a_second_says_that_it_still_hangs() -> None:
+    slots = Slots(fast_limit=100, slow_limit=1)
+    slots.opened("hangs", 0.0)
+    late = slots.opened("hangs", 0.0)
+    slots.age(1.5)
+    slots.closed(late, 1.5)
+    assert slots.hangs("hangs", 1.6)
+
+
+def test_when_the_slow_allowance_is_used_up_who_has_a_part_of_it_gets_no_more() -> None:
+    slots = Slots(fast_limit=100, slow_limit=2)
+    for _ in range(2):
+        slots.opened("hangs", 0.0)
+    slots.age(1.0)
+    slots.closed(slots.opened("hangs", 1.0), 1.1)
+    assert not slots.may_open("hangs", 9.0)
+    assert slots.may_open("other", 9.0)
+
+
+def test_after_a_drain_nothing_is_in_flight() -> None:
+    slots = Slots(fast_limit=2, slow_limit=1)
+    slots.opened("a", 0.0)
+    slots.age(1.0)
+    slots.opened("b", 1.0)
+    slots.clear()
+    assert (slots.in_flight, slots.free, slots.has_slow("a")) == (0, 2, False)
 
 
 def test_when_the_slow_allowance_is_used_up_old_requests_keep_their_slots() -> None:
@@ -156,7 +197,7 @@ def test_when_the_slow_allowance_is_used_up_old_requests_keep_their_slots() -> N
     tickets = [slots.opened(f"hangs{number}", 0.0) for number in range(4)]
     slots.age(5.0)
     assert (slots.slow, slots.free) == (2, 2)
-    slots.closed(tickets[0])
+    slots.closed(tickets[0], 5.0)
     slots.age(5.1)
     assert (slots.slow, slots.free) == (2, 3)
 
@@ -182,9 +223,9 @@ def test_whatever_happens_the_books_balance(seed: int) -> None:
         if rng.random() < 0.6 and slots.may_open(endpoint, now):
             open_tickets.append(slots.opened(endpoint, now))
         elif open_tickets:
-            slots.closed(open_tickets.pop(rng.randrange(len(open_tickets))))
+            slots.closed(open_tickets.pop(rng.randrange(len(open_tickets))), now)
         assert slots.fast == sum(not ticket.slow for ticket in open_tickets) <= 16
         assert slots.slow == sum(ticket.slow for ticket in open_tickets) <= 8
     for ticket in open_tickets:
-        slots.closed(ticket)
+        slots.closed(ticket, 60.0)
     assert (slots.in_flight, slots._usage) == (0, {})
