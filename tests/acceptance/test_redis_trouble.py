@@ -59,6 +59,29 @@ def test_a_full_redis_refuses_new_events_and_delivers_the_queued_ones(make_world
     until(lambda: queue.finished_job_registry.count > 0, what="a drain by RQ")
 
 
+@pytest.mark.parametrize("in_flight", [0, 4])
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_redis_that_hangs(
+    make_world: MakeWorld, in_flight: int
+) -> None:
+    world = make_world(delivery__delay=0, delivery__timeout=1)
+    path = world.endpoint("crm")
+    world.subscriber.answers(path, Answer(held=True))
+    (worker,) = world.workers(1)
+    if in_flight:
+        world.emit("crm", in_flight)
+        until(lambda: world.subscriber.waiting(path))
+    assert world.server.pid is not None
+    os.kill(world.server.pid, signal.SIGSTOP)
+    try:
+        worker.terminate()
+        # It would wait for half a minute and more, for commands of RQ.
+        assert worker.wait() == 1
+        assert "stopped_early" in worker.output
+    finally:
+        os.kill(world.server.pid, signal.SIGCONT)
+    world.processes.remove(worker)
+
+
 def test_a_worker_that_starts_before_redis_waits_for_it(make_world: MakeWorld) -> None:
     world = make_world(delivery__delay=0.3)
     path = world.endpoint("crm")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 
 from kasplo_notify.config import Config
@@ -96,17 +97,89 @@ async def test_a_lost_reply_costs_neither_an_event_nor_a_second_delivery(
 
 
 @pytest.mark.usefixtures("crm")
-async def test_queues_whose_claim_nobody_heard_of_are_given_back_by_the_drain_itself(
-    shard: Shard, config: Config
-) -> None:
+async def test_queues_whose_claim_nobody_heard_of_are_not_left_to_their_lease(shard: Shard, config: Config) -> None:
     ids = put_due(shard, 20)
-
-    def let_the_lease_end(_: str) -> None:
-        shard.end_lease("crm.0", "crm.1")
-
-    async with drain_losing(config, shard.url, "claim", on_lost=let_the_lease_end) as (drain, answers):
+    async with drain_losing(config, shard.url, "claim") as (drain, answers):
+        # The lease is 30 s.
         await asyncio.wait_for(drain.run(), 20)
     assert sorted(answers.sent) == sorted(ids)
+
+
+@pytest.mark.usefixtures("crm")
+async def test_a_drain_that_is_told_to_stop_gives_back_what_a_lost_claim_gave_it(shard: Shard, config: Config) -> None:
+    put_due(shard, 20)
+    drains: list[Drain] = []
+    async with drain_losing(config, shard.url, "claim", on_lost=lambda _: drains[0].stop()) as (drain, answers):
+        drains.append(drain)
+        await asyncio.wait_for(drain.run(), 20)
+    assert answers.sent == []
+    assert "owner" not in shard.names()
+
+
+@pytest.mark.usefixtures("crm")
+async def test_nothing_is_begun_while_answers_cannot_be_noted(shard: Shard, config: Config) -> None:
+    put_due(shard, 500)
+    async with drain_losing(config, shard.url) as (drain, answers):
+        shard.client.set(shard.keys("deaths"), "junk")
+        shard.client.set(shard.keys("alone"), "no hash")
+        running = asyncio.ensure_future(drain.run())
+        await asyncio.sleep(1.5)
+        begun = len(answers.sent)
+        await asyncio.sleep(0.5)
+        assert len(answers.sent) == begun < 500
+        shard.client.delete(shard.keys("deaths"), shard.keys("alone"))
+        await asyncio.wait_for(running, 20)
+    assert len(answers.sent) == 500
+
+
+def spoil_the_secret(shard: Shard) -> None:
+    record = orjson.loads(shard.client.hget("kasplo:endpoints", "bad") or b"")
+    # Of the right length and of the right characters, and yet no base64.
+    record["secret"] = "whsec_" + "A" * 33
+    shard.client.hset("kasplo:endpoints", "bad", orjson.dumps(record))
+
+
+BROKEN: dict[str, Callable[[Shard], object]] = {
+    "a secret that is no base64": spoil_the_secret,
+    "the time of a resume": lambda shard: shard.client.hset(shard.keys("health:bad"), "resumed_at", "inf"),
+    "the time of a retry": lambda shard: shard.client.zadd(
+        shard.keys("retry:bad.0"), {shard.put_retry("bad.0", "r"): float("-inf")}
+    ),
+    "the age of a retry": lambda shard: shard.client.zadd(
+        shard.keys("retry:bad.0"), {b"1,0," + b"9" * 400 + b"\n1\nx\n\n{}": 1}
+    ),
+    "the note of a death": lambda shard: shard.client.hset(shard.keys("suspect"), "bad.0", b"\xff"),
+}
+
+
+@pytest.mark.usefixtures("crm")
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_whatever_is_stored_for_one_endpoint_the_others_are_served(
+    shard: Shard, config: Config, registry: Registry, broken: str
+) -> None:
+    registry.add(Endpoint(name="bad", url="http://127.0.0.1:9/", queues=1))
+    shard.put("bad.0", "x")
+    if broken == "the note of a death":
+        shard.client.hset(shard.keys("owner"), "bad.0", "a drain that died")
+    ids = put_due(shard, 20)
+    BROKEN[broken](shard)
+    async with drain_losing(config, shard.url) as (drain, answers):
+        await asyncio.wait_for(drain.run(), 20)
+    assert ids <= set(answers.sent)
+    assert "owner" not in shard.names()
+
+
+@pytest.mark.usefixtures("crm")
+async def test_a_fault_of_ours_ends_the_drain_and_holds_nothing_up(
+    shard: Shard, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_due(shard, 20)
+    async with drain_losing(config, shard.url) as (drain, _):
+        monkeypatch.setattr(drain._intake, "read", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(drain.run(), 20)
+        assert drain._gear.slots.in_flight == 0
+    assert "owner" not in shard.names()
 
 
 @pytest.mark.usefixtures("crm")

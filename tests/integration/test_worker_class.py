@@ -1,5 +1,6 @@
 """The worker class on a real server: told to stop anywhere, restarted, wrongly configured."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -13,6 +14,8 @@ import redis
 
 from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.dispatcher import Dispatcher
+from kasplo_notify.drain import Drain
+from kasplo_notify.equipment import Tally
 from kasplo_notify.store import Store, connect
 from workers import NotifyWorker, starting
 
@@ -51,6 +54,50 @@ def test_a_signal_that_comes_anywhere_ends_a_burst_without_an_error(
     worker.work(burst=True)
     assert came == [moment]
     assert NotifyWorker.running is None
+
+
+def test_a_drain_that_begins_after_the_request_to_stop_begins_nothing(
+    worker: NotifyWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[bool] = []
+    ran: list[Drain] = []
+
+    async def run(drain: Drain) -> Tally:
+        ran.append(drain)
+        stopped.append(drain._stopping)
+        return Tally()
+
+    monkeypatch.setattr(Drain, "run", run)
+    monkeypatch.setattr(worker, "_due", lambda: True)
+    deliver = worker.deliver
+
+    def told_just_before() -> Tally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return deliver()
+
+    monkeypatch.setattr(worker, "deliver", told_just_before)
+    worker.work(burst=True)
+    assert (len(ran), stopped) == (1, [True])
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_signal_during_a_drain_ends_the_worker_however_the_drain_ends(
+    worker: NotifyWorker, monkeypatch: pytest.MonkeyPatch, *, ends_well: bool
+) -> None:
+    ran: list[Drain] = []
+
+    async def run(drain: Drain) -> Tally:
+        ran.append(drain)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)
+        if not ends_well:
+            raise RuntimeError("a fault of ours")
+        return Tally()
+
+    monkeypatch.setattr(Drain, "run", run)
+    monkeypatch.setattr(worker, "_due", lambda: True)
+    worker.work(burst=True)
+    assert len(ran) == 1
 
 
 def test_the_connection_of_a_dispatcher_that_ended_is_closed(redis_url: str) -> None:

@@ -177,6 +177,17 @@ def test_new_events_and_retries_take_turns() -> None:
     assert ids([held.next() for _ in range(6)]) == ["n1", "r1", "n2", "r2", "n3", "r3"]
 
 
+def test_where_one_at_a_time_is_sent_new_events_and_retries_take_turns_too() -> None:
+    held = hold(deaths=SINGLE_AFTER)
+    for item in held.add([*fresh(1, 2, 3), *again(1, 2)], 10):
+        held.keep(item)
+    sent = []
+    while held.buffered:
+        sent.append(held.next())
+        held.finished(sent[-1])
+    assert ids(sent) == ["n1", "r1", "n2", "r2", "n3"]
+
+
 def test_while_both_are_due_neither_takes_more_than_half_of_what_is_in_flight() -> None:
     held = hold()
     fill(held, [*fresh(*range(1, 50)), *again(*range(1, 50))], 50)
