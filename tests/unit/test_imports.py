@@ -17,7 +17,6 @@ ALLOWED = """
 errors:
 catalogue:
 console:
-json_lines:
 outcome:
 stopping:
 stored:
@@ -27,6 +26,7 @@ backoff:
 resolver:
 forking:
 
+json_lines:       errors
 field_checks:     catalogue errors
 events:           catalogue errors field_checks
 config_checks:    errors
