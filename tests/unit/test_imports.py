@@ -17,6 +17,7 @@ ALLOWED = """
 errors:
 catalogue:
 console:
+invocation:
 outcome:
 stopping:
 stored:
@@ -77,10 +78,10 @@ workers:          config dispatcher drain embedded equipment errors guard redis_
 
 supervisor:       stopping
 receiver:         signature
-demo_screen:      console receiver
+demo_screen:      console invocation receiver
 demo:             catalogue config config_sections console datadir demo_screen embedded endpoint errors notifier
                   receiver registry signature stopping store supervisor
-up:               config console datadir embedded errors registry stopping store supervisor
+up:               config console datadir embedded errors invocation registry stopping store supervisor
 cli:              catalogue config console dead demo emission endpoint endpoint_checks errors events guard headers
                   json_lines kasplo_notify notifier outcome registry request routing signature status stored
                   supervisor transport up verdict workers
