@@ -92,8 +92,8 @@ def _line(number: int, line: bytes, skipped: int, *, first: bool) -> Line | None
 def _repeated(line: bytes) -> str:
     """A name that an object of the line has twice; empty when there is none.
 
-    orjson keeps the last of them and says nothing. The look of `json` takes 5 microseconds a line, of the 100 or so
-    that a line takes in all.
+    orjson keeps the last of them and says nothing. To look with `json` takes 5 of the 26 microseconds that `emit` takes
+    for a line in all.
     """
     found: list[str] = []
 

@@ -71,7 +71,7 @@ def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
     (tmp_path / "shared" / "something").touch()
-    with pytest.raises(ConfigError, match="every user of this machine.* or run: chmod o-w"):
+    with pytest.raises(ConfigError, match=r"every user of this machine.* or run: chmod o-w"):
         EmbeddedServer(config_for(tmp_path / "shared")).start()
 
 
