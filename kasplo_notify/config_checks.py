@@ -2,7 +2,8 @@
 
 A check takes a value as TOML gives it and returns the value to use; `ValueError` says what is wrong, as the
 rest of a sentence that begins with the key. `read` turns the text of an environment variable into such a
-value, and leaves what it cannot read to the check. Values that may hold a password are never quoted.
+value; what it cannot read it leaves to the check, or refuses as the check does. Values that may hold a password
+are never quoted.
 """
 
 import ipaddress
@@ -52,7 +53,7 @@ def _as_list(given: str) -> object:
     try:
         return json.loads(given)
     except (ValueError, RecursionError):
-        return given
+        raise ValueError(f"must be a list, written as JSON, not {shown(given)}") from None
 
 
 def number(low: float, high: float) -> Check[float]:
@@ -120,7 +121,7 @@ def many(check: Check[T], most: int) -> Check[tuple[T, ...]]:
 
     def of(value: object) -> tuple[T, ...]:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"must be a list, in the environment as JSON, not {shown(value)}")  # noqa: TRY004
+            raise ValueError(f"must be a list, not {shown(value)}")  # noqa: TRY004
         if len(value) > most:
             raise ValueError(f"has {len(value)} items; at most {most} are taken")
         checked = []

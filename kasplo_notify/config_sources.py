@@ -88,6 +88,9 @@ def from_environment(environ: Mapping[str, str], known: Collection[str]) -> dict
             given[keys[variable]] = Given(value, f"environment variable {variable}", is_text=True)
         elif meant := near.get(variable.upper().replace("__", "_")):
             raise ConfigError(f"The environment variable {variable} names no key; did you mean {meant}?")
+        elif namesakes := [name for name in keys if name.endswith(f"__{variable.removeprefix(PREFIX).upper()}")]:
+            meant = " or ".join(namesakes)
+            raise ConfigError(f"The environment variable {variable} names no key; did you mean {meant}?")
         elif "__" in variable:
             meant = nearest(variable, keys)
             hint = f"did you mean {meant}?" if meant else "config.example.toml lists all keys."

@@ -77,9 +77,11 @@ def prepare(data_dir: Path) -> Path:
         if ours and found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) != 0o700:
             folder.chmod(0o700)
         elif not ours and found.st_mode & stat.S_IWOTH:
+            # What is sticky (/tmp) is shared on purpose, and must stay so.
+            remedy = "" if found.st_mode & stat.S_ISVTX else f", or run: chmod o-w {folder}"
             raise ConfigError(
                 f"The data folder {folder} can be written by every user of this machine; choose one of its "
-                f"own with KASPLO_REDIS__DATA_DIR (redis.data_dir), or run: chmod o-w {folder}"
+                f"own with KASPLO_REDIS__DATA_DIR (redis.data_dir){remedy}"
             )
         _probe(folder)
     except OSError as error:

@@ -84,18 +84,26 @@ class DeadLetters:
         (stored,) = self._store.read(("HGETALL", self._store.keys("dead")))
         return {name.decode(errors="replace"): int(size) for name, size in sorted(stored.items())}
 
-    def select(self, selection: Selection) -> Iterator[DeadLetter]:
-        """The dead letters of a selection, oldest first within each endpoint, read in pages.
+    def holders(self, selection: Selection) -> list[str]:
+        """The endpoints whose dead letters are meant. No other method takes a name to Redis that is not one of them.
 
         Raises:
             UnknownEndpoint: The selection names an endpoint that never was, and that has no dead letters.
         """
-        holders = self.endpoints()
-        if selection.endpoint is not None:
-            if selection.endpoint not in holders and selection.endpoint not in self._registry.endpoints():
-                raise unknown_endpoint(selection.endpoint, [*holders, *self._registry.endpoints()])
-            holders = {selection.endpoint: 0}
-        for endpoint in holders:
+        holders, name = self.endpoints(), selection.endpoint
+        if name is None:
+            return list(holders)
+        if name not in holders and name not in (registered := self._registry.endpoints()):
+            raise unknown_endpoint(name, [*holders, *registered])
+        return [name]
+
+    def select(self, selection: Selection) -> Iterator[DeadLetter]:
+        """The dead letters of a selection, oldest first within each endpoint, read in pages.
+
+        Raises:
+            UnknownEndpoint: As `holders`.
+        """
+        for endpoint in self.holders(selection):
             for letter in self._letters(endpoint, selection):
                 if selection.wants(letter):
                     yield letter

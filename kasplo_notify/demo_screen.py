@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kasplo_notify.invocation import invocation
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -70,6 +72,7 @@ class Screen:
             ("server", server),
             ("workers", f"{len(workers)} processes (pid {', '.join(map(str, workers))})"),
             ("receiver", f'{url}, answers {{"status":"OK"}}'),
+            ("requeue", "after delays that are shortened for this demo"),
         ):
             out.line(f"  {out.dim(f'{name:<10}')}{value}")
         out.line()
@@ -149,7 +152,7 @@ class Screen:
             + f", {requeued} refusals were requeued, every signature was verified, in {took:.0f} s. "
             "Nothing is left running."
         )
-        out.line(f"Next: {out.bold('kasplo-notify up')} runs it for real; README.md shows emit().")
+        out.line(f"Next: {out.bold(f'{invocation()} up')} runs it for real; README.md shows emit().")
         return 0
 
 

@@ -20,6 +20,9 @@ fails to answer, is a value (`transport.Outcome`) and never an exception. Messag
 from collections.abc import Iterable
 
 _SHOWN_CHARACTERS = 60
+_DIGITS_PER_BIT = 0.30103
+# Nobody who writes JSON or TOML calls them by their names in Python.
+_KINDS: dict[type, str] = {list: "a list", tuple: "a list", dict: "an object"}
 
 
 class NotifyError(Exception):
@@ -87,21 +90,32 @@ class AlreadyRunning(NotifyError):
 def shown(value: object) -> str:
     """`value` as a message may quote it: short, on one line, safe to print, whatever it is.
 
-    Only str, int, float and bool are quoted. Of anything else the type is named: its repr may be huge, or run
-    somebody's code.
+    Only str, int, float, bool and None are quoted, as JSON has them: most values come from JSON lines, TOML and the
+    environment. Of anything else the kind is named: its repr may be huge, or run somebody's code.
     """
-    if value is None or type(value) is bool:
-        return str(value)
+    if value is None:
+        return "null"
+    if type(value) is bool:
+        return str(value).lower()
     if type(value) is str:
-        head = value[:_SHOWN_CHARACTERS]
-        more = f"... ({len(value)} characters)" if len(value) > _SHOWN_CHARACTERS else ""
-        return f"the string {head!a}{more}"
+        return quoted(value)
     if type(value) is int:
         # Python refuses to write an int of more than 4300 digits; nobody wants to read one of 30.
-        return f"the int {value}" if value.bit_length() <= 64 else f"an int of {value.bit_length()} bits"
+        bits = value.bit_length()
+        return str(value) if bits <= 64 else f"a number of about {int(bits * _DIGITS_PER_BIT) + 1} digits"
     if type(value) is float:
-        return f"the float {value!r}"
-    return f"a value of type {type(value).__name__[:_SHOWN_CHARACTERS]}"
+        return repr(value)
+    return _KINDS.get(type(value)) or f"a value of type {type(value).__name__[:_SHOWN_CHARACTERS]}"
+
+
+def quoted(text: str, most: int = _SHOWN_CHARACTERS) -> str:
+    """Text in quotes, at most its first `most` characters; what is no printable character is escaped.
+
+    Python's repr does just that: letters of all scripts stay, control characters and those that turn the direction
+    of writing do not.
+    """
+    more = f"... ({len(text)} characters)" if len(text) > most else ""
+    return f"{text[:most]!r}{more}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Final, cast
 import orjson
 
 from kasplo_notify.catalogue import EVENT_TYPES, EventType, Field
-from kasplo_notify.errors import InvalidEvent, nearest, shown
+from kasplo_notify.errors import InvalidEvent, nearest, quoted, shown
 from kasplo_notify.field_checks import CHECKS, MAX_BODY_BYTES, WrongValueError
 
 __all__ = ["EVENT_TYPES", "Event", "EventType", "Field", "check_event_id", "check_mail_class", "validate"]
@@ -127,12 +127,15 @@ def check_event_id(value: object) -> str:
 
 
 def _unknown_type(given: object) -> InvalidEvent:
+    if given is None:
+        message = f"event_type is missing; it is one of {', '.join(EVENT_TYPES)}"
+        return InvalidEvent(message, field="event_type")
     if not isinstance(given, str):
         message = f"event_type must be one of {', '.join(EVENT_TYPES)}, not {shown(given)}"
         return InvalidEvent(message, field="event_type")
     meant = nearest(given, EVENT_TYPES)
     hint = f"did you mean {meant}?" if meant else f"the types are {', '.join(EVENT_TYPES)}"
-    return InvalidEvent(f"{given[:60]!a} is not an event type; {hint}", event_type=given[:60], field="event_type")
+    return InvalidEvent(f"{quoted(given)} is not an event type; {hint}", event_type=given[:60], field="event_type")
 
 
 def _as_dict(table: _Table, fields: object) -> dict[str, object]:
@@ -148,7 +151,7 @@ def _missing(table: _Table, fields: Mapping[str, object]) -> InvalidEvent:
     for name in islice(fields, 50):
         known = not isinstance(name, str) or name == "event_type" or name in table.names
         if not known and (meant := nearest(name, missing)):
-            message += f"; is {name[:60]!a} meant to be {meant}?"
+            message += f"; is {quoted(name)} meant to be {meant}?"
             break
     return InvalidEvent(message, event_type=table.name, field=missing[0])
 
@@ -176,7 +179,7 @@ def _unknown_field(table: _Table, name: object) -> InvalidEvent:
         hint = f"did you mean {meant}?"
     else:
         hint = f"the fields are {', '.join(row[0] for row in table.rows)}"
-    message = f"{table.name}: {name[:60]!a} is not a field; {hint}"
+    message = f"{table.name}: {quoted(name)} is not a field; {hint}"
     return InvalidEvent(message, event_type=table.name, field=name[:60])
 
 

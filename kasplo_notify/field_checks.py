@@ -64,13 +64,13 @@ def _id(value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         if value.bit_length() > 128:
-            raise _not("a string or an int of at most 128 bits", value)
+            raise _not("a string or a whole number of at most 128 bits", value)
         return str(int.__int__(value))
     if not isinstance(value, str):
-        raise _not("a string (or an int)", value)
+        raise _not("a string (or a whole number)", value)
     value = text(value)
     if control := _CONTROL.search(value):
-        raise WrongValueError(f"holds the control character {control[0]!a} at position {control.start()}; remove it")
+        raise WrongValueError(f"holds the control character {control[0]!r} at position {control.start()}; remove it")
     return value
 
 
@@ -109,7 +109,7 @@ def _ip(value: object) -> str:
 def _seconds(value: object) -> int:
     if type(value) is int and 0 <= value <= MAX_SECONDS:
         return value
-    expected = "an int, Unix seconds"
+    expected = "a whole number, Unix seconds"
     if isinstance(value, float):
         raise _not(expected, value, "; give whole seconds")
     return math.floor(_any_time(value, expected))
@@ -120,7 +120,7 @@ def _number(value: object) -> float:
     # A NaN is in no range.
     if (type(value) is float or type(value) is int) and 0 <= value <= MAX_SECONDS:
         return value
-    return _any_time(value, "a float or int, Unix seconds")
+    return _any_time(value, "a number, Unix seconds")
 
 
 def _time(value: object) -> float:
@@ -149,17 +149,17 @@ def _any_time(value: object, expected: str) -> float:
 
 def _bool(value: object) -> bool:
     if type(value) is not bool:
-        raise _not("True or False", value)
+        raise _not("true or false", value)
     return value
 
 
 def _int(value: object) -> int:
     if type(value) is not int:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise _not("an int", value, "; give int(...)" if isinstance(value, bool) else "")
+            raise _not("a whole number", value, "; give 1 for true, 0 for false" if isinstance(value, bool) else "")
         value = int.__int__(value)
     if value.bit_length() > 63:
-        raise _not("an int of 64 bits", value)
+        raise _not("a whole number of at most 64 bits", value)
     return value
 
 

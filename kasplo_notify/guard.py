@@ -6,6 +6,7 @@ change what they resolve to. It sits in the socket factory, which sees every add
 Sources: RFC 3986 and the WHATWG URL standard (what ends in a number is an IPv4 address), RFC 6761, RFC 8375.
 """
 
+import json
 import re
 import socket
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from urllib.parse import quote
 
 from kasplo_notify.addresses import Address, Network, embedded, parse, special
 from kasplo_notify.config_sections import EgressConfig
-from kasplo_notify.errors import EndpointError, shown
+from kasplo_notify.errors import EndpointError, quoted, shown
 
 MAX_URL_CHARACTERS = 2048
 
@@ -30,6 +31,9 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # What RFC 3986 lets stand in a path or query; anything else is percent-encoded.
 _PATH_SAFE = "/?:@!$&'()*+,;=-._~%"
 
+_LOOPBACK = {4: "127.0.0.0/8", 6: "::1/128"}
+# So many networks of egress.allow are repeated in a message.
+_LISTED = 2
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
 # Names that only resolve inside somebody's network; RFC 6762, RFC 8375, ICANN's .internal, and usual ones.
 _PRIVATE_SUFFIXES = (
@@ -66,9 +70,20 @@ class EgressGuard:
 
     Of the networks in `egress.allow` and `egress.deny` that hold an address the narrowest one decides; of two
     equal ones, deny. So "nothing but" (deny 0.0.0.0/0, allow some) and "all but" can both be said.
+
+    Args:
+        config: The section.
+        in_worker: Whether a worker decides, which may be configured otherwise than whoever reads its words.
+
+    Attributes:
+        relied_on_allow: Whether an address was permitted only because of egress.allow.
     """
 
-    def __init__(self, config: EgressConfig) -> None:
+    def __init__(self, config: EgressConfig, *, in_worker: bool = False) -> None:
+        self.relied_on_allow = False
+        self._configured = config.allow
+        self._who = "refused by the worker's egress settings: " if in_worker else ""
+        self._where = "where `up` or `worker` runs, and start that again" if in_worker else "here and for the workers"
         self._allow = tuple(ip_network(block) for block in config.allow)
         self._deny = tuple(ip_network(block) for block in config.deny)
         self._deny_ports = frozenset(config.deny_ports)
@@ -89,7 +104,7 @@ class EgressGuard:
             raise EndpointError("the URL is missing; it begins with https://")
         scheme, host, port, rest = _split(url)
         if scheme == "http" and self._https_only:
-            raise EndpointError("the URL must begin with https:// (egress.https_only is set)")
+            raise self._refused("the URL must begin with https:// (egress.https_only is set)")
         default = 443 if scheme == "https" else 80
         number = default if port is None else _port(port)
         if host.startswith("["):
@@ -114,13 +129,15 @@ class EgressGuard:
         """
         parsed = parse(address)
         if parsed is None:
-            raise AddressBlocked(f"{shown(address)} is not an IP address")
+            raise self._blocked(f"{shown(address)} is not an IP address")
         allowed = self._check(parsed, address)
         for inner in embedded(parsed):
             # Both have to pass: a network of NAT64 addresses that is allowed must not open 169.254.169.254.
             self._check(inner, address)
         if port in self._deny_ports and not allowed:
-            raise AddressBlocked(f"port {port} is on the list egress.deny_ports")
+            raise self._blocked(f"port {port} is on the list egress.deny_ports")
+        if allowed and (port in self._deny_ports or special(parsed)):
+            self.relied_on_allow = True
 
     def socket_factory(self, addr_info: _AddrInfo) -> socket.socket:
         """A non-blocking socket for `aiohttp.TCPConnector`, which asks for one per address that it dials.
@@ -139,12 +156,27 @@ class EgressGuard:
         allowed, denied = _narrowest(self._allow, address), _narrowest(self._deny, address)
         name = written if written == str(address) else f"{written} ({address})"
         if denied >= 0 and denied >= allowed:
-            raise AddressBlocked(f"{name} is in a network of egress.deny")
+            raise self._blocked(f"{name} is in a network of egress.deny")
         if allowed >= 0:
             return True
         if what := special(address):
-            raise AddressBlocked(f"{name} is {what}; egress.allow can permit it")
+            network = _LOOPBACK[address.version] if what == "loopback" else str(ip_network(address))
+            remedy = self._remedy(network) if what in ("loopback", "private") else "egress.allow can permit it"
+            raise self._blocked(f"{name} is {what}; {remedy}")
         return False
+
+    def _blocked(self, reason: str) -> AddressBlocked:
+        return AddressBlocked(self._who + reason)
+
+    def _refused(self, reason: str) -> EndpointError:
+        return EndpointError(self._who + reason)
+
+    def _remedy(self, *networks: str) -> str:
+        """What to set to permit these networks, as a file and as the environment have it."""
+        if len(self._configured) > _LISTED:
+            return f"to permit it, add {' and '.join(networks)} to egress.allow {self._where}"
+        value = json.dumps([*self._configured, *networks])
+        return f"to permit it, set egress.allow = {value} (KASPLO_EGRESS__ALLOW='{value}') {self._where}"
 
     def _literal_v6(self, host: str, port: int) -> str:
         try:
@@ -166,7 +198,7 @@ class EgressGuard:
         try:
             self.check_address(address, port)
         except AddressBlocked as error:
-            raise EndpointError(f"the URL is refused: {error.strerror}") from error
+            raise EndpointError(f"{'' if self._who else 'the URL is refused: '}{error.strerror}") from error
 
     def _name(self, host: str, port: int) -> None:
         labels = host.split(".")
@@ -176,12 +208,14 @@ class EgressGuard:
             raise EndpointError(f"{host} never resolves; give the name that the server has in DNS")
         if host in _LOOPBACK_NAMES or _under(host, ("localhost",)):
             if not self._loopback_allowed:
-                raise EndpointError(f'{host} is this machine; egress.allow = ["127.0.0.0/8", "::1/128"] permits it')
+                remedy = self._remedy(*_LOOPBACK.values())
+                raise self._refused(f"{host} is this machine; {remedy}")
         # What such a name resolves to has to be in egress.allow when it is dialled.
         elif (len(labels) == 1 or _under(host, _PRIVATE_SUFFIXES)) and not self._allow:
-            raise EndpointError(f"{host} is a name inside a private network; put its network into egress.allow")
+            place = f"egress.allow {self._where}"
+            raise self._refused(f"{host} is a name inside a private network; put its network into {place}")
         if port in self._deny_ports and not self._allow:
-            raise EndpointError(f"port {port} is on the list egress.deny_ports")
+            raise self._refused(f"port {port} is on the list egress.deny_ports")
 
 
 def _split(url: str) -> tuple[str, str, str | None, str]:
@@ -197,7 +231,9 @@ def _split(url: str) -> tuple[str, str, str | None, str]:
         raise EndpointError("the URL has a fragment (#), which is never sent; leave it out")
     scheme, separator, after = url.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
-        raise EndpointError(f"the URL must begin with https:// or http://, not {shown(url[:12])}")
+        # Of what has no scheme little is shown: there may be credentials in it.
+        given = quoted(f"{scheme}://") if separator else quoted(url, 12)
+        raise EndpointError(f"the URL must begin with https:// or http://, not {given}")
     if "@" in re.split(r"[/?]", after, maxsplit=1)[0]:
         raise EndpointError("the URL has credentials in it; give them with --basic USER:PASS")
     match = _URL.fullmatch(url)

@@ -67,7 +67,9 @@ def check_headers(pairs: Iterable[Iterable[object]]) -> tuple[tuple[str, str], .
     for pair in pairs:
         name, value = pair
         name = _check_header_name(name)
-        if type(value) is not str or not _VALUE.fullmatch(value):
+        if type(value) is not str:
+            raise EndpointError(f"the value of the header {name} is a string, not {shown(value)}")
+        if not _VALUE.fullmatch(value):
             raise EndpointError(f"the value of the header {name} has characters outside printable ASCII; encode them")
         if len(value) > MAX_VALUE_BYTES:
             raise EndpointError(f"the value of the header {name} is over {MAX_VALUE_BYTES} bytes")

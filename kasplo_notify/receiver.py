@@ -1,12 +1,15 @@
 """A sample receiver: the "Sample API" of the document, for the demo and for acceptance tests.
 
-It listens on a free port of 127.0.0.1, answers `{"status":"OK"}` at /v1/webhook to POST and GET, and verifies
+It listens on a port of 127.0.0.1, answers `{"status":"OK"}` at /v1/webhook to POST and GET, and verifies
 signatures as a subscriber should. It can refuse an event a few times, so that a requeue can be watched.
+
+`python -m kasplo_notify.receiver [PORT]` shows what comes, and verifies nothing: it knows no secret.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
@@ -61,14 +64,15 @@ class Receiver:
 
     Args:
         on_delivery: called with every request at `/v1/webhook`, on the loop; it must not block.
+        port: 0 for a free one.
     """
 
-    def __init__(self, on_delivery: Callable[[Delivery], None]) -> None:
+    def __init__(self, on_delivery: Callable[[Delivery], None], port: int = 0) -> None:
         self._on_delivery = on_delivery
         self._secrets: list[str] = []
         self._refusals: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._port = port
 
     @property
     def url(self) -> str:
@@ -89,7 +93,7 @@ class Receiver:
         app.router.add_route("GET", PATH, self._receive)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
         self._port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
@@ -140,5 +144,39 @@ class ReceiverThread:
             self._loop.close()
 
 
+def main(arguments: list[str]) -> int:
+    """Run a receiver on a port and write a line about each request, until Ctrl+C."""
+    port = arguments[0] if arguments else "8900"
+    if len(arguments) > 1 or not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        print("Usage: python -m kasplo_notify.receiver [PORT]", file=sys.stderr)  # noqa: T201 - a program
+        return 2
+    try:
+        asyncio.run(_show(int(port)))
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"Error: port {port} cannot be listened on: {error.strerror}. Name another.", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _show(port: int) -> None:
+    def say(line: str) -> None:
+        # Whoever sends is a stranger: a terminal obeys nothing of it.
+        print("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line), flush=True)  # noqa: T201
+
+    def tell(each: Delivery) -> None:
+        say(f"{each.method} {each.path}  attempt {each.attempt}  {each.body.decode(errors='replace')}")
+
+    receiver = Receiver(tell, port)
+    await receiver.start()
+    say(f"Receiving at {receiver.url}; Ctrl+C ends.")
+    await asyncio.Event().wait()
+
+
 def _text(raw: bytes) -> str:
     return raw.decode("latin-1")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,7 @@ from typing import Self
 from kasplo_notify import embedded
 from kasplo_notify.config import Config
 from kasplo_notify.endpoint import Endpoint, milliseconds
-from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint, nearest
+from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint, nearest, quoted
 from kasplo_notify.routing import Route, RouteTable, dump_routes
 from kasplo_notify.store import Arg, Call, Keys, Store, connect
 
@@ -32,6 +32,7 @@ class Health:
         probe_at: When the next probe is due.
         fails: Failed attempts in a row.
         failing_since: Time of the first failure since the last success.
+        blocked_since: Since when every attempt was refused by the workers' egress guard.
         partitions: The most queues that it ever had.
     """
 
@@ -42,6 +43,7 @@ class Health:
     probe_at: int = 0
     fails: int = 0
     failing_since: int = 0
+    blocked_since: int = 0
     partitions: int = 1
 
     @classmethod
@@ -58,6 +60,7 @@ class Health:
             probe_at=number("probe_at"),
             fails=number("fails"),
             failing_since=number("failing_since"),
+            blocked_since=number("blocked_since"),
             partitions=max(1, number("partitions")),
         )
 
@@ -286,4 +289,4 @@ def unknown_endpoint(name: str, known: Iterable[str]) -> UnknownEndpoint:
     """The error for a name that nobody registered."""
     meant = nearest(name, known)
     hint = f"did you mean {meant!r}?" if meant else "`kasplo-notify endpoint list` shows them all"
-    return UnknownEndpoint(f"no endpoint is named {name[:64]!r}: {hint}")
+    return UnknownEndpoint(f"no endpoint is named {quoted(name)}: {hint}")

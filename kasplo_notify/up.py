@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kasplo_notify.datadir import RunLock
 from kasplo_notify.embedded import EmbeddedServer, url_of
 from kasplo_notify.errors import StorageUnavailable
+from kasplo_notify.invocation import invocation
 from kasplo_notify.registry import Registry
 from kasplo_notify.stopping import Signals
 from kasplo_notify.store import mask_url
@@ -163,9 +164,10 @@ def _introduce(
         out.line(f"  {out.dim(f'{name:<10}')} {value}")
     out.line()
     out.line("Next, in another terminal:")
-    for command, what in (
-        ("kasplo-notify endpoint add crm https://crm.example.com/hook", "a subscriber"),
-        ("kasplo-notify emit events.jsonl", "events, one JSON object a line"),
-        ("kasplo-notify status", "what is waiting, and what arrived"),
+    program = invocation()
+    for arguments, what in (
+        ("endpoint add crm https://crm.example.com/hook", "a subscriber"),
+        ("emit events.jsonl", "events, one JSON object a line"),
+        ("status", "what is waiting, and what arrived"),
     ):
-        out.line(f"  {command:<60}  {out.dim(what)}")
+        out.line(f"  {program} {arguments:<45}  {out.dim(what)}")

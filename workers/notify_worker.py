@@ -266,7 +266,7 @@ class NotifyWorker(SimpleWorker):
             return
         config = self._config
         self._loop = asyncio.new_event_loop()
-        transport = Transport(config, EgressGuard(config.egress))
+        transport = Transport(config, EgressGuard(config.egress, in_worker=True))
         self._loop.run_until_complete(transport.start())
         self._equipment = Equipment(
             config=config,

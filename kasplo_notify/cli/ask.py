@@ -20,11 +20,19 @@ def ask(question: str, *, yes: bool) -> None:
     if sys.stdin is None or not sys.stdin.isatty():
         raise Refused(f"This asks before it goes on ({question}), and nobody is here to answer: pass --yes.")
     click.echo(f"{question} [y/N] ", nl=False, err=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if _answer() not in ("y", "yes"):
         click.echo("Nothing was changed.", err=True)
         click.get_current_context().exit(FAILED)
 
 
-def progress() -> Console:
+def _answer() -> str:
+    """What is typed, in lower case; what is no text is no answer."""
+    try:
+        return sys.stdin.readline().strip().lower()
+    except UnicodeDecodeError:
+        return ""
+
+
+def progress(*, silent: bool = False) -> Console:
     """Where a long step says how far it is: a line on stderr that changes in place; silent off a terminal."""
-    return Console(sys.stderr if sys.stderr is not None else io.StringIO())
+    return Console(sys.stderr if sys.stderr is not None else io.StringIO(), live=False if silent else None)

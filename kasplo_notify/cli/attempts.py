@@ -6,9 +6,10 @@ from typing import Any, Final
 import click
 
 from kasplo_notify.cli.moments import iso, local
+from kasplo_notify.cli.numbers import MOST, Whole
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, Painted, document, printable, table
+from kasplo_notify.cli.text import Cell, Painted, clipped, document, printable, table
 from kasplo_notify.status import Attempt, read_attempts
 
 _SHOWN: Final = 60
@@ -17,7 +18,7 @@ _SHOWN: Final = 60
 @click.command(cls=Command)
 @click.argument("endpoint")
 @click.option("--failed", is_flag=True, help="Only those that were not answered with 2xx.")
-@click.option("-n", "limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most N.")
+@click.option("-n", "limit", type=Whole(1, MOST), default=20, show_default=True, metavar="N", help="At most N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
 def attempts(session: Session, endpoint: str, *, failed: bool, limit: int, as_json: bool) -> None:
@@ -40,7 +41,6 @@ def attempts(session: Session, endpoint: str, *, failed: bool, limit: int, as_js
 
 
 def _row(each: Attempt) -> list[Cell]:
-    answer = each.detail or printable(each.excerpt)
     return [
         local(each.at_ms),
         each.event_id,
@@ -48,7 +48,8 @@ def _row(each: Attempt) -> list[Cell]:
         "-" if each.status is None else str(each.status),
         each.ms,
         each.result if each.result == "delivered" else Painted(f"{each.result} ({each.reason})", "red"),
-        answer if len(answer) <= _SHOWN else f"{answer[:_SHOWN]}...",
+        # Our own words say at their end what to do.
+        each.detail or clipped(printable(each.excerpt), _SHOWN),
     ]
 
 

@@ -7,7 +7,7 @@ import click
 
 from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import counted, document, table
+from kasplo_notify.cli.text import clipped, counted, document, printable, table
 from kasplo_notify.config import toml
 
 _WIDEST: Final = 60
@@ -22,21 +22,29 @@ def config() -> None:
 
 
 @config.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @pass_session
-def check(session: Session) -> None:
+def check(session: Session, *, as_json: bool) -> None:
     """Check the configuration.
 
-    It is read as every command reads it; when it is wrong, one sentence says where, and the exit code is 3.
+    It is read as every command reads it; when it is wrong, one sentence says where, and the exit code is 3. Redis is
+    not asked.
 
     Example: kasplo-notify --config /etc/kasplo.toml config check
     """
     loaded = session.config
     given = [setting for setting in loaded.describe() if setting.source != "default"]
-    origin = f"file {loaded.file}" if loaded.file else "no file"
+    idle = [setting.key for setting in given if "no effect" in setting.comment]
+    file = printable(str(loaded.file)) if loaded.file else None
+    if as_json:
+        sources = {setting.key: printable(setting.source) for setting in given}
+        document({"in_order": True, "file": file, "given": sources, "without_effect": idle, "redis_asked": False})
+        return
+    origin = f"file {file}" if file else "no file"
     click.echo(f"The configuration is in order: {origin}, {counted(len(given), 'key')} given, the others at defaults.")
-    for setting in given:
-        if "no effect" in setting.comment:
-            click.echo(f"{setting.key} is given and has no effect in this version.")
+    for key in idle:
+        click.echo(f"{key} is given and has no effect in this version.")
+    click.echo("This does not ask Redis: `kasplo-notify status` does.")
 
 
 @config.command()
@@ -57,7 +65,7 @@ def show(session: Session, *, as_json: bool) -> None:
                     "key": setting.key,
                     "value": _plain(setting.value),
                     "default": _plain(setting.default),
-                    "source": setting.source,
+                    "source": printable(setting.source),
                     "comment": setting.comment,
                 }
                 for setting in settings
@@ -70,12 +78,12 @@ def show(session: Session, *, as_json: bool) -> None:
 
 def _short(value: object) -> str:
     text = toml(value)
-    if len(text) <= _WIDEST:
-        return text
-    if isinstance(value, tuple):
-        return f"{text[: _WIDEST - 20].rpartition(',')[0]}, ...] ({len(value)} items)"
-    return f"{text[: _WIDEST - 4]}..."
+    short = text if len(text) <= _WIDEST else clipped(text, _WIDEST - 20)
+    if short != text and isinstance(value, tuple):
+        return f"{short.rpartition(',')[0]}, ...] ({len(value)} items)"
+    return short
 
 
 def _plain(value: object) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    # A path may have bytes that are no text, which JSON cannot say.
+    return printable(str(value)) if isinstance(value, Path) else value

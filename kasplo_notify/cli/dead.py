@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import click
@@ -10,11 +11,13 @@ import orjson
 from kasplo_notify.cli.ask import ask, progress
 from kasplo_notify.cli.errors import FAILED, Refused
 from kasplo_notify.cli.moments import local
+from kasplo_notify.cli.numbers import MOST, Whole
 from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.selection import fail_if_missing, letter_for_emit, letter_json, selection_options
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, counted, document, fields, table
+from kasplo_notify.cli.text import Cell, clipped, counted, document, fields, table
 from kasplo_notify.dead import DeadLetter, DeadLetters, Selection
+from kasplo_notify.errors import quoted
 from kasplo_notify.registry import Registry
 from kasplo_notify.status import dead_count
 
@@ -36,7 +39,7 @@ def dead() -> None:
 @dead.command("list")
 @pass_session
 @selection_options
-@click.option("-n", "limit", type=click.IntRange(0), default=50, show_default=True, metavar="N", help="At most N.")
+@click.option("-n", "limit", type=Whole(1, MOST), default=50, show_default=True, metavar="N", help="At most N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def list_dead(session: Session, *, selection: Selection, limit: int, as_json: bool) -> None:
     """List dead letters.
@@ -47,7 +50,7 @@ def list_dead(session: Session, *, selection: Selection, limit: int, as_json: bo
     """
     with session.registry() as registry:
         letters = DeadLetters(registry.store, registry)
-        found = _first(letters, selection, limit)
+        found = list(islice(letters.select(selection), limit))
         more = _count(registry, letters, selection) - len(found) if len(found) == limit else 0
     if as_json:
         document([letter_json(letter) for letter in found])
@@ -65,7 +68,7 @@ def list_dead(session: Session, *, selection: Selection, limit: int, as_json: bo
 @dead.command()
 @pass_session
 @selection_options
-@click.option("-n", "limit", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="At most N.")
+@click.option("-n", "limit", type=Whole(1, MOST), default=10, show_default=True, metavar="N", help="At most N.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def show(session: Session, *, selection: Selection, limit: int, as_json: bool) -> None:
     """Show all about dead letters.
@@ -75,7 +78,7 @@ def show(session: Session, *, selection: Selection, limit: int, as_json: bool) -
     Example: kasplo-notify dead show crm --id msg_0123456789abcdef01234567
     """
     with session.registry() as registry:
-        found = _first(DeadLetters(registry.store, registry), selection, limit)
+        found = list(islice(DeadLetters(registry.store, registry).select(selection), limit))
     if as_json:
         document([letter_json(letter) for letter in found])
     else:
@@ -140,6 +143,7 @@ def purge(session: Session, *, selection: Selection, yes: bool) -> None:
 @pass_session
 @selection_options
 @click.option("--for-emit", is_flag=True, help="Write what `kasplo-notify emit` takes: the events, to be routed anew.")
+@click.option("--json", is_flag=True, expose_value=False, help="As without it: JSON lines.")
 def export(session: Session, *, selection: Selection, for_emit: bool) -> None:
     """Write dead letters as JSON lines.
 
@@ -171,20 +175,10 @@ def export(session: Session, *, selection: Selection, for_emit: bool) -> None:
     fail_if_missing(selection, written)
 
 
-def _first(letters: DeadLetters, selection: Selection, limit: int) -> list[DeadLetter]:
-    found: list[DeadLetter] = []
-    if limit:
-        for letter in letters.select(selection):
-            found.append(letter)
-            if len(found) == limit:
-                break
-    return found
-
-
 def _count(registry: Registry, letters: DeadLetters, selection: Selection) -> int:
     """How many are meant; all of an endpoint, or of all, are counted without being read."""
     if selection == Selection(endpoint=selection.endpoint):
-        return dead_count(registry.store, [selection.endpoint] if selection.endpoint else list(letters.endpoints()))
+        return dead_count(registry.store, letters.holders(selection))
     return letters.count(selection)
 
 
@@ -212,7 +206,7 @@ def _per_second(pace: str | None) -> float | None:
     except ValueError:
         value = 0.0
     if not 0.001 <= value <= 1e9:
-        raise Refused(f"--pace is a number of events a second, such as 100/s, not {pace[:60]!r}.")
+        raise Refused(f"--pace is a number of events a second, such as 100/s, not {quoted(pace)}.")
     return value
 
 
@@ -222,7 +216,7 @@ def _dead_letters(number: int, selection: Selection) -> str:
 
 
 def _row(letter: DeadLetter) -> list[Cell]:
-    detail = letter.detail if len(letter.detail) <= _SHOWN else f"{letter.detail[:_SHOWN]}..."
+    detail = clipped(letter.detail, _SHOWN)
     event_id = letter.event.id if letter.event else "(not readable)"
     return [local(letter.died_ms), letter.endpoint, event_id, letter.event_type, letter.attempts, letter.reason, detail]
 

@@ -12,10 +12,9 @@ from typing import BinaryIO, Final
 import click
 
 from kasplo_notify.cli.ask import progress
-from kasplo_notify.cli.errors import FAILED, STORAGE, Refused, complain
+from kasplo_notify.cli.errors import FAILED, STORAGE, Refused, complain, shortened
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import printable
 from kasplo_notify.console import Console
 from kasplo_notify.emission import CHUNK_BYTES, CHUNK_EVENTS, prepare_one
 from kasplo_notify.errors import InvalidEvent, PushError
@@ -44,7 +43,9 @@ def emit(session: Session, file: str, *, mail_class: str | None) -> None:
     with ExitStack() as stack:
         stream = stack.enter_context(_open(file)) if file != "-" else _stdin()
         notifier = stack.enter_context(Notifier(config=session.config))
-        run = _Run(notifier, mail_class, progress())
+        # What changes in place would write into what a person is typing.
+        typed = file == "-" and stream.isatty()
+        run = _Run(notifier, mail_class, progress(silent=typed))
         try:
             code = run.all(stream)
         except KeyboardInterrupt:
@@ -121,7 +122,7 @@ class _Run:
         if reason:
             self.refused += 1
             self.out.done()
-            click.echo(printable(f"line {line.number}: {reason}"), err=True)
+            click.echo(shortened(f"line {line.number}: {reason}"), err=True)
             if not self.batch:
                 self.resume_at = line.number + 1
             return

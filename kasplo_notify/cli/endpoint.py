@@ -80,7 +80,7 @@ def show(session: Session, name: str, *, as_json: bool) -> None:
     if status.endpoint is None:
         rows.append(("record", f"{status.broken}; register it again with `endpoint add`"))
     else:
-        rows += record_rows(status.endpoint, session.config)
+        rows += record_rows(status.endpoint, session.config, status.now_ms / 1000)
     backlog = status.backlog
     rows.append(("backlog", f"{backlog.waiting:,} waiting, {backlog.retrying:,} retrying, {backlog.dead:,} dead"))
     fields(rows)

@@ -26,6 +26,9 @@ CONFIGURATION: Final = 3
 STORAGE: Final = 4
 INTERRUPTED: Final = 130
 
+# The longest sentence of ours, an unknown field of a delivery_attempt, has about 450 characters.
+_HEAD, _TAIL = 350, 250
+
 
 class Refused(click.UsageError):
     """What was given cannot be done as it is; the message stands for itself, no usage is shown."""
@@ -42,7 +45,13 @@ def report(error: Exception) -> int:
 
 def complain(sentence: str) -> None:
     """One line on stderr."""
-    click.echo(f"Error: {printable(sentence)}", err=True)
+    click.echo(f"Error: {shortened(sentence)}", err=True)
+
+
+def shortened(sentence: str) -> str:
+    """The sentence on one line. Of a long one the middle is left out: that is something that was given."""
+    line = printable(sentence)
+    return line if len(line) <= _HEAD + _TAIL else f"{line[:_HEAD]} ... {line[-_TAIL:]}"
 
 
 def exit_code(error: Exception) -> int:

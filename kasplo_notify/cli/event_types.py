@@ -6,7 +6,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from kasplo_notify.catalogue import EVENT_TYPES
-from kasplo_notify.errors import nearest
+from kasplo_notify.errors import nearest, quoted
 
 
 class _EventType(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
@@ -17,7 +17,7 @@ class _EventType(click.ParamType):  # type: ignore[type-arg]  # generic from cli
             return str(value)
         meant = nearest(str(value), EVENT_TYPES)
         hint = f"did you mean {meant}?" if meant else f"the types are {', '.join(EVENT_TYPES)}."
-        raise click.BadParameter(f"{str(value)[:60]!r} is not an event type; {hint}", ctx, param)
+        raise click.BadParameter(f"{quoted(str(value))} is not an event type; {hint}", ctx, param)
 
     def shell_complete(
         self,

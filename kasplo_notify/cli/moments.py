@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import click
 
+from kasplo_notify.errors import quoted
+
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhdw])", re.ASCII | re.IGNORECASE)
 
@@ -26,7 +28,9 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
             # Without a zone it is local time, as the lists show it.
             return max(0, int(datetime.fromisoformat(text).astimezone().timestamp() * 1000))
         except (ValueError, OverflowError, OSError):
-            self.fail(f"{value!r} is neither ISO 8601 (2026-01-31T12:00) nor a time ago (30m, 2h, 3d).", param, ctx)
+            self.fail(
+                f"{quoted(text)} is neither ISO 8601 (2026-01-31T12:00) nor a time ago (30m, 2h, 3d).", param, ctx
+            )
 
 
 class Span(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
@@ -41,10 +45,10 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5
         text = str(value).strip()
         parts = _AGO.fullmatch(text)
         if parts is None and text != "0":
-            self.fail(f"{text[:60]!r} is not a duration (90s, 30m, 24h, 3d, or 0).", param, ctx)
+            self.fail(f"{quoted(text)} is not a duration (90s, 30m, 24h, 3d, or 0).", param, ctx)
         seconds = float(parts[1]) * _SECONDS[parts[2].lower()] if parts else 0.0
         if seconds > self._most:
-            self.fail(f"{text[:60]!r} is longer than {span(self._most)}.", param, ctx)
+            self.fail(f"{quoted(text)} is longer than {span(self._most)}.", param, ctx)
         return seconds
 
 

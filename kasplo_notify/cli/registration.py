@@ -1,7 +1,8 @@
 """`endpoint add`, `endpoint update`, `endpoint rotate-secret`: what writes an endpoint's record."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import click
 
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.cli.ask import ask
-from kasplo_notify.cli.errors import Refused
+from kasplo_notify.cli.errors import FAILED, Refused, complain, let_go_of_stdout
 from kasplo_notify.cli.moments import Span, iso, local, span
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
@@ -17,7 +18,7 @@ from kasplo_notify.cli.states import record_json, record_rows
 from kasplo_notify.cli.text import document, fields
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.endpoint_checks import change_endpoint, make_endpoint
-from kasplo_notify.errors import EndpointError
+from kasplo_notify.errors import EndpointError, quoted
 from kasplo_notify.headers import check_headers, parse_header
 from kasplo_notify.signature import check_secret, generate_secret
 from kasplo_notify.status import redis_ms
@@ -44,7 +45,7 @@ class _Limit(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
         except (ValueError, OverflowError):
             what = "a whole number" if self._kind is int else "a number"
             more = " or the word default" if self._may_be_default else ""
-            self.fail(f"{str(value)[:60]!r} is not {what}{more}.", param, ctx)
+            self.fail(f"{quoted(str(value))} is not {what}{more}.", param, ctx)
 
 
 class _Delays(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
@@ -58,7 +59,7 @@ class _Delays(click.ParamType):  # type: ignore[type-arg]  # generic from click 
         try:
             return tuple(float(each) for each in value.split(","))
         except ValueError:
-            self.fail(f"{value[:60]!r} is not a list of seconds like 30,60,300.", param, ctx)
+            self.fail(f"{quoted(value)} is not a list of seconds like 30,60,300.", param, ctx)
 
 
 def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -66,15 +67,9 @@ def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[
     seconds, whole = _Limit(float, may_be_default=update), _Limit(int, may_be_default=update)
     reset = "; `default` = as configured" if update else ""
     options = [
-        click.option(
-            "--method",
-            type=click.Choice(["POST", "GET"], case_sensitive=False),
-            metavar="POST|GET",
-            help="Request method.",
-        ),
+        click.option("--method", metavar="POST|GET", help="Request method."),
         click.option(
             "--format",
-            type=click.Choice(["json", "form"], case_sensitive=False),
             metavar="json|form",
             help="json: the event as a JSON body, with GET too. form: POST sends form fields, GET a query string.",
         ),
@@ -131,16 +126,18 @@ def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: A
 
     Example: kasplo-notify endpoint add crm https://crm.example.com/hook --mail-class promo
     """
-    endpoint = make_endpoint(session.config, name=name, url=url, created_at=int(time.time()), **_given(options))
+    now_s = int(time.time())
+    endpoint = make_endpoint(session.config, name=name, url=url, created_at=now_s, **_given(options))
     with session.registry() as registry:
         registry.add(endpoint)
-    if as_json:
-        document(record_json(endpoint, secret=endpoint.secret))
-        return
-    click.echo(f"Endpoint {name} is registered.")
-    fields(record_rows(endpoint, session.config))
-    _show_secret(endpoint)
-    click.echo(f"Next, one signed sample: kasplo-notify endpoint test {name}")
+    with _written(f"Endpoint {name} is registered", endpoint, generated=options["secret"] is None):
+        if as_json:
+            document(record_json(endpoint, secret=endpoint.secret))
+            return
+        click.echo(f"Endpoint {name} is registered.")
+        fields(record_rows(endpoint, session.config, now_s))
+        _show_secret(endpoint)
+        click.echo(f"Next, one signed sample: kasplo-notify endpoint test {name}")
 
 
 @click.command(cls=Command)
@@ -181,7 +178,8 @@ def update(
 
     with session.registry() as registry:
         after = registry.update(name, change)
-    old, new = dict(record_rows(before[0], config)), dict(record_rows(after, config))
+        now_s = redis_ms(registry.store) / 1000
+    old, new = dict(record_rows(before[0], config, now_s)), dict(record_rows(after, config, now_s))
     rows = [
         (key, f"{old.get(key, 'none')} -> {new.get(key, 'none')}")
         for key in (*new, *(old.keys() - new.keys()))
@@ -234,16 +232,32 @@ def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | 
             return replace(endpoint, secret=new, old_secret=old, old_secret_until=until if old else 0)
 
         endpoint = registry.update(name, change)
-    if as_json:
-        document({"name": name, "secret": new, "old_secret_until": iso(endpoint.old_secret_until * 1000)})
-        return
-    click.echo(f"Endpoint {name} has a new secret.")
-    _show_secret(endpoint)
-    if endpoint.old_secret:
-        ends = local(endpoint.old_secret_until * 1000)
-        click.echo(f"The one before signs as well for {span(overlap)}, until {ends}.")
-    else:
-        click.echo("It alone signs from now on.")
+    with _written(f"Endpoint {name} has a new secret", endpoint, generated=secret is None):
+        if as_json:
+            document({"name": name, "secret": new, "old_secret_until": iso(endpoint.old_secret_until * 1000)})
+            return
+        click.echo(f"Endpoint {name} has a new secret.")
+        _show_secret(endpoint)
+        if endpoint.old_secret:
+            ends = local(endpoint.old_secret_until * 1000)
+            click.echo(f"The one before signs as well for {span(overlap)}, until {ends}.")
+        else:
+            click.echo("It alone signs from now on.")
+
+
+@contextmanager
+def _written(done: str, endpoint: Endpoint, *, generated: bool) -> Iterator[None]:
+    """Where what was done is written: when that fails, it was done all the same, and a generated secret is lost."""
+    try:
+        yield
+    except OSError as error:
+        lost = ""
+        if generated and endpoint.secret is not None:
+            lost = f" Nobody has seen its secret: kasplo-notify endpoint rotate-secret {endpoint.name} gives another."
+        with suppress(OSError):
+            complain(f"{done}, but that could not be written ({error.strerror}).{lost}")
+        let_go_of_stdout()
+        click.get_current_context().exit(FAILED)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

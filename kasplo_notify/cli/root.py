@@ -12,7 +12,7 @@ import click
 import kasplo_notify
 from kasplo_notify.cli.errors import INTERRUPTED, let_go_of_stdout, report
 from kasplo_notify.cli.session import Session
-from kasplo_notify.errors import nearest
+from kasplo_notify.errors import nearest, quoted
 
 # In the order of an operator's tasks: command -> module. Only the module of the command that runs is imported:
 # all of them with redis-py and aiohttp take 300 ms, which every `emit` of a shell script would pay.
@@ -94,7 +94,7 @@ class Group(click.Group):
             known = [each for each in self.list_commands(ctx) if each not in _HIDDEN]
             meant = nearest(name, known)
             hint = f"did you mean {meant!r}?" if meant else f"the commands are {', '.join(known)}."
-            raise click.UsageError(f"There is no command {name[:60]!r}; {hint}", ctx)
+            raise click.UsageError(f"There is no command {quoted(name)}; {hint}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from kasplo_notify.cli.logs import start_logging
+from kasplo_notify.cli.numbers import Whole
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.config import Config
@@ -49,7 +50,7 @@ def up(session: Session, *, demo: bool) -> None:
 @click.option(
     "-n",
     "count",
-    type=click.IntRange(1, _MOST_WORKERS),
+    type=Whole(1, _MOST_WORKERS),
     default=1,
     show_default=True,
     metavar="N",

@@ -13,7 +13,7 @@ from kasplo_notify.cli.event_types import EVENT_TYPE
 from kasplo_notify.cli.moments import span
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import document, masked_header, paint, printable
+from kasplo_notify.cli.text import clipped, document, masked_header, paint, printable
 from kasplo_notify.config import Config
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.events import EVENT_TYPES, validate
@@ -26,7 +26,7 @@ from kasplo_notify.stored import Progress, StoredEvent
 from kasplo_notify.transport import Transport
 from kasplo_notify.verdict import Policy, Verdict, decide
 
-_SHOWN_BYTES: Final = 300
+_SHOWN_CHARACTERS: Final = 300
 # Ours, and no secrets however they look: an operator compares them with what the subscriber saw.
 _OURS: Final = ("webhook-", "x-kasplo-", "user-agent", "content-type")
 
@@ -38,6 +38,7 @@ class _Sample:
     request: Request
     outcome: Outcome
     verdict: Verdict
+    relied_on_allow: bool
 
     @property
     def accepted(self) -> bool:
@@ -63,11 +64,12 @@ def test(session: Session, name: str, *, event_type: str | None, as_json: bool) 
     event = _event(endpoint, event_type or next(iter(endpoint.event_types), "engine_click"))
     request = RequestBuilder(endpoint).build(event, attempt=1, timestamp=int(now_s))
     timeout = session.config.delivery.timeout if endpoint.timeout is None else endpoint.timeout
-    outcome = asyncio.run(_send(session.config, request, timeout))
+    guard = EgressGuard(session.config.egress)
+    outcome = asyncio.run(_send(session.config, guard, request, timeout))
     delays = session.config.delivery.retry_delays if endpoint.retry_delays is None else endpoint.retry_delays
     policy, no_jitter = Policy(retry_delays=delays, jitter=0.0), random.Random(0)  # noqa: S311 - of no consequence
     verdict = decide(outcome, Progress(0, 0, int(now_s * 1000)), policy, now_s, no_jitter)
-    sample = _Sample(request=request, outcome=outcome, verdict=verdict)
+    sample = _Sample(request=request, outcome=outcome, verdict=verdict, relied_on_allow=guard.relied_on_allow)
     if as_json:
         document(_json(name, event, sample))
     else:
@@ -83,8 +85,13 @@ def _event(endpoint: Endpoint, event_type: str) -> StoredEvent:
     return StoredEvent(f"test_{secrets.token_hex(12)}", mail_class, body)
 
 
-async def _send(config: Config, request: Request, timeout: float) -> Outcome:  # noqa: ASYNC109 - the transport's
-    transport = Transport(config, EgressGuard(config.egress))
+async def _send(
+    config: Config,
+    guard: EgressGuard,
+    request: Request,
+    timeout: float,  # noqa: ASYNC109 - the transport's
+) -> Outcome:
+    transport = Transport(config, guard)
     await transport.start()
     try:
         return await transport.send(request, timeout=timeout)
@@ -110,6 +117,8 @@ def _show(sample: _Sample) -> None:
             click.echo(printable(f"  {outcome.detail}"))
     click.echo()
     click.echo(paint(_judgement(sample), "green" if sample.accepted else "red"))
+    if sample.relied_on_allow:
+        click.echo("Its address is permitted by egress.allow; workers need the same egress.allow.")
 
 
 def _judgement(sample: _Sample) -> str:
@@ -134,8 +143,9 @@ def _masked(name: str, value: str) -> str:
 
 
 def _excerpt(body: bytes) -> str:
-    more = f" ... ({len(body):,} bytes)" if len(body) > _SHOWN_BYTES else ""
-    return printable(body[:_SHOWN_BYTES]) + more
+    text = printable(body)
+    short = clipped(text, _SHOWN_CHARACTERS)
+    return text if short == text else f"{short} ({len(body):,} bytes)"
 
 
 def _json(name: str, event: StoredEvent, sample: _Sample) -> dict[str, Any]:
@@ -155,6 +165,7 @@ def _json(name: str, event: StoredEvent, sample: _Sample) -> dict[str, Any]:
         "error": outcome.error or None,
         "detail": outcome.detail or None,
         "excerpt": outcome.excerpt.decode(errors="replace"),
+        "relied_on_egress_allow": sample.relied_on_allow,
         "verdict": sample.verdict.action,
         "reason": sample.verdict.reason,
     }

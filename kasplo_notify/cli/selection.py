@@ -6,10 +6,9 @@ from typing import Any
 import click
 import orjson
 
-from kasplo_notify.cli.errors import FAILED, Refused
+from kasplo_notify.cli.errors import FAILED, Refused, shortened
 from kasplo_notify.cli.event_types import EVENT_TYPE
 from kasplo_notify.cli.moments import Moment, iso
-from kasplo_notify.cli.text import printable
 from kasplo_notify.dead import DeadLetter, Selection
 
 
@@ -46,7 +45,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def fail_if_missing(selection: Selection, found: int) -> None:
     """An event that was asked for by its id, and is not there: the exit code says so."""
     if selection.event_id is not None and not found:
-        click.echo(f"No dead letter has the event id {printable(selection.event_id)}.", err=True)
+        click.echo(shortened(f"No dead letter has the event id {selection.event_id}."), err=True)
         click.get_current_context().exit(FAILED)
 
 

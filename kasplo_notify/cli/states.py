@@ -1,6 +1,5 @@
 """An endpoint's state in words, and its record without its secrets; for lists and for JSON."""
 
-import time
 from typing import Any, Final
 
 from kasplo_notify.cli.moments import iso, local, span
@@ -29,6 +28,7 @@ def state_cell(status: EndpointStatus) -> Painted:
 def in_words(status: EndpointStatus) -> str:
     """The state as a sentence has it."""
     health, now = status.health, status.now_ms
+    blocked = "; the workers' egress settings refuse it" if health.blocked_since else ""
     match status.state:
         case "broken":
             return "broken: its record is not readable"
@@ -41,11 +41,11 @@ def in_words(status: EndpointStatus) -> str:
             return f"paused: {status.pause_reason}{since}"
         case "breaker_open":
             wait = (health.probe_at - now) / 1000
-            return f"breaker open, next probe {f'in {span(wait)}' if wait > 0 else 'now'}"
+            return f"breaker open, next probe {f'in {span(wait)}' if wait > 0 else 'now'}{blocked}"
         case "waiting":
             return f"waiting until {local(health.not_before)}, as it asked"
         case "failing":
-            return f"active, {health.fails} failed in a row"
+            return f"active, {health.fails} failed in a row{blocked}"
         case state:
             return state
 
@@ -61,6 +61,7 @@ def state_json(status: EndpointStatus) -> dict[str, Any]:
         "not_before": iso(health.not_before) if health.not_before > status.now_ms else None,
         "failures_in_a_row": health.fails,
         "failing_since": iso(health.failing_since),
+        "blocked_since": iso(health.blocked_since),
         "broken": status.broken or None,
     }
 
@@ -87,8 +88,8 @@ def record_json(endpoint: Endpoint, *, secret: str | None = None) -> dict[str, A
     }
 
 
-def record_rows(endpoint: Endpoint, config: Config) -> list[tuple[str, Cell]]:
-    """The record for people, its defaults filled in."""
+def record_rows(endpoint: Endpoint, config: Config, now_s: float) -> list[tuple[str, Cell]]:
+    """The record for people, its defaults filled in; `now_s` is Unix seconds by Redis' clock, which ends rotations."""
     delivery = config.delivery
 
     def number(own: float | None, default: float, unit: str = "") -> str:
@@ -101,7 +102,7 @@ def record_rows(endpoint: Endpoint, config: Config) -> list[tuple[str, Cell]]:
         ("mail classes", ", ".join(endpoint.mail_classes)),
         ("event types", ", ".join(endpoint.event_types) or "all"),
         *((f"header {name}", masked_header(name, value)) for name, value in endpoint.headers),
-        ("secret", _secret(endpoint)),
+        ("secret", _secret(endpoint, now_s)),
         *([("basic", masked_basic(endpoint.basic))] if endpoint.basic is not None else []),
         ("delay", number(endpoint.delay, delivery.delay, " s")),
         ("timeout", number(endpoint.timeout, delivery.timeout, " s")),
@@ -115,9 +116,9 @@ def record_rows(endpoint: Endpoint, config: Config) -> list[tuple[str, Cell]]:
     return rows
 
 
-def _secret(endpoint: Endpoint) -> str:
+def _secret(endpoint: Endpoint, now_s: float) -> str:
     if endpoint.secret is None:
         return "none: requests are not signed"
-    if endpoint.old_secret is None or endpoint.old_secret_until <= time.time():
+    if len(endpoint.signing_secrets(now_s)) == 1:
         return masked_secret(endpoint.secret)
     return f"{masked_secret(endpoint.secret)}, and the one before until {local(endpoint.old_secret_until * 1000)}"

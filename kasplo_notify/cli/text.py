@@ -6,6 +6,7 @@ terminal.
 
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,13 @@ def printable(text: str | bytes) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def clipped(text: str, width: int) -> str:
+    """The beginning of a long text, for people; where the output is no terminal, all of it."""
+    if len(text) <= width or sys.stdout is None or not sys.stdout.isatty():
+        return text
+    return f"{text[:width]}..."
 
 
 def masked_header(name: str, value: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,42 @@ class Cli:
             os.close(slave)
         return Ran(process.returncode, out.decode(), err.decode())
 
+    def typed(self, *parts: bytes, args: tuple[str, ...]) -> tuple[int, str]:
+        """Run a command at a terminal where somebody types these parts, pauses between them.
+
+        Returns:
+            The exit code, and all that the terminal showed, what was typed included.
+        """
+        master, slave = pty.openpty()
+        shown = b""
+        try:
+            with subprocess.Popen(
+                [*COMMAND, *args], stdin=slave, stdout=slave, stderr=slave, env=self.world.environ
+            ) as process:
+                os.close(slave)
+                for part in parts:
+                    shown += _until_quiet(master)
+                    os.write(master, part)
+                shown += _until_quiet(master)
+                code = process.wait(timeout=60)
+        finally:
+            os.close(master)
+        return code, shown.decode()
+
+    def full(self, *args: str) -> Ran:
+        """Run a command whose standard output is a full disk."""
+        with Path("/dev/full").open("wb") as disk:
+            done = subprocess.run(
+                [*COMMAND, *args],
+                stdin=subprocess.DEVNULL,
+                stdout=disk,
+                stderr=subprocess.PIPE,
+                env=self.world.environ,
+                timeout=60,
+                check=False,
+            )
+        return Ran(done.returncode, "", done.stderr.decode())
+
     def start(self, *args: str, **options: Any) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([*COMMAND, *args], env=self.world.environ, cwd=self.world.folder, **options)
 
@@ -82,6 +119,17 @@ def installation(folder: Path) -> Iterator[Cli]:
     """An installation without workers: nothing is delivered but by a test's own burst."""
     with World(folder, delivery__delay=0.1, delivery__retry_delays=[0.1]) as world:
         yield Cli(world)
+
+
+def _until_quiet(terminal: int, quiet_s: float = 2.0) -> bytes:
+    """What a terminal shows until nothing more comes for a while, or its program has ended."""
+    shown = b""
+    while select.select([terminal], [], [], quiet_s)[0]:
+        try:
+            shown += os.read(terminal, 65_536)
+        except OSError:  # the program has ended
+            break
+    return shown
 
 
 def lines(count: int) -> bytes:

@@ -77,6 +77,66 @@ def test_an_endpoint_is_registered_changed_and_shown_as_it_was_asked_for(cli: Cl
     assert "already" in cli.ok("endpoint", "update", "asked", "--delay", "2.5").out
 
 
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (("status",), 1),
+        (("attempts",), 1),
+        *((("endpoint", command), 1) for command in ("show", "pause", "resume", "test", "rotate-secret")),
+        (("endpoint", "remove", "--yes"), 1),
+        (("endpoint", "update", "--delay", "1"), 1),
+        *((("dead", command), 1) for command in ("list", "show", "export")),
+        (("dead", "replay", "--yes"), 1),
+        (("dead", "purge", "--yes"), 4),
+    ],
+    ids=str,
+)
+def test_an_unknown_name_never_reaches_redis(cli: Cli, args: tuple[str, ...], names: int) -> None:
+    for name in ("\udcff\udcfe", "", "\u202e\x1b[2J", "x" * 100_000)[:names]:
+        ran = cli.run(*args, "--", name)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith("Error: no endpoint is named '")
+        assert len(ran.err) < 300
+
+
+def test_other_arguments_that_are_no_text_are_told_of_in_one_sentence(cli: Cli) -> None:
+    bad = "\udcff\udcfe"
+    cli.world.endpoint("texts")
+    for code, *args in (
+        (1, "dead", "show", "texts", "--id", bad),
+        (2, "route", "--event-type", "scomp", "--mail-class", bad),
+        (2, "emit", bad),
+        (2, "emit", "--mail-class", bad),
+        (2, "endpoint", "add", bad, "https://example.com"),
+        (2, "endpoint", "add", "new", f"https://example.com/{bad}"),
+        (2, "endpoint", "update", "texts", "--mail-class", bad),
+        (2, "endpoint", "update", "texts", "--header", f"X: {bad}"),
+        (2, "endpoint", "update", "texts", "--basic", f"{bad}:x"),
+        (2, "endpoint", "update", "texts", "--secret", bad),
+        (3, "--config", bad, "status"),
+        (3, "--redis-url", f"redis://{bad}", "status"),
+    ):
+        ran = cli.run(*map(str, args))
+        assert ran.code == code, (args, ran.err)
+        assert "fault in kasplo-notify" not in ran.err
+        assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_secret_that_could_not_be_written_is_said_to_be_lost(cli: Cli, form: tuple[str, ...]) -> None:
+    name = f"lost{len(form)}"
+    url = cli.world.subscriber.url(f"/{name}")
+    add = cli.full("endpoint", "add", name, url, *form)
+    told = "but that could not be written (No space left on device)."
+    remedy = f"Nobody has seen its secret: kasplo-notify endpoint rotate-secret {name} gives another."
+    assert (add.code, add.err) == (1, f"Error: Endpoint {name} is registered, {told} {remedy}\n")
+    rotate = cli.full("endpoint", "rotate-secret", name, *form)
+    assert (rotate.code, rotate.err) == (1, f"Error: Endpoint {name} has a new secret, {told} {remedy}\n")
+    own = cli.full("endpoint", "add", f"{name}own", url, "--secret", "none", *form)
+    assert (own.code, own.err) == (1, f"Error: Endpoint {name}own is registered, {told}\n")
+    assert cli.ok("endpoint", "show", name, "--json").json["state"] == "active"
+
+
 def test_a_name_that_is_taken_or_unknown_is_refused(cli: Cli) -> None:
     cli.world.endpoint("taken")
     again = cli.run("endpoint", "add", "taken", "https://example.com")
@@ -185,3 +245,11 @@ def test_a_sample_that_finds_no_server_or_is_blocked_says_so(cli: Cli) -> None:
     assert (ran.code, "connection refused" in ran.out) == (1, True)
     blocked = cli.run("endpoint", "test", "nobody", environ={"KASPLO_EGRESS__ALLOW": "[]"})
     assert (blocked.code, "loopback" in blocked.out) == (1, True)
+    assert "KASPLO_EGRESS__ALLOW" in blocked.out
+    assert "workers need" not in blocked.out
+
+
+def test_a_sample_that_only_egress_allow_permits_says_that_workers_need_it_too(cli: Cli) -> None:
+    cli.world.endpoint("permitted")
+    assert "workers need the same egress.allow" in cli.ok("endpoint", "test", "permitted").out
+    assert cli.ok("endpoint", "test", "permitted", "--json").json["relied_on_egress_allow"] is True

@@ -64,6 +64,29 @@ def test_emit_sends_the_good_lines_in_order_and_names_the_bad_ones(cli: Cli) -> 
     assert stored == ["first", "second", "third"]
 
 
+def test_what_a_person_types_is_not_written_into(cli: Cli) -> None:
+    cli.world.endpoint("typed")
+    event = lines(1)
+    code, shown = cli.typed(event, b"nonsense\n", b"\x04", args=("emit", "--mail-class", "typed"))
+    assert code == 1
+    assert "line 2: it is not JSON" in shown
+    assert shown.endswith("1 emitted, 1 refused.\r\n")
+    assert shown.count("emitted") == 1
+    assert "\x1b" not in shown
+
+
+def test_emit_refuses_a_line_that_says_something_twice(cli: Cli) -> None:
+    line = json.dumps(scomp(1))[:-1].encode()
+    ran = cli.run("emit", given=line + b', "email": "other@example.com"}\n')
+    assert (ran.code, "has the name 'email' twice" in ran.err) == (1, True)
+    assert ran.err.endswith("0 emitted, 1 refused.\n")
+
+
+def test_dead_letters_are_exported_as_json_lines_with_or_without_json(cli: Cli) -> None:
+    dead_letters(cli, "jsonned", 2)
+    assert cli.ok("dead", "export", "jsonned", "--json").out == cli.ok("dead", "export", "jsonned").out
+
+
 def test_emit_reads_files_and_counts_what_matches_no_endpoint(cli: Cli) -> None:
     (cli.world.folder / "events.jsonl").write_bytes(lines(1203))
     before = cli.ok("status", "--json").json

@@ -41,6 +41,20 @@ def test_a_burst_of_workers_delivers_and_attempts_and_status_tell(cli: Cli) -> N
     assert "none: nothing is delivered" in cli.ok("status").out
 
 
+def test_workers_with_other_egress_settings_say_that_it_is_theirs(cli: Cli) -> None:
+    cli.world.endpoint("inner", retry_delays=(60,))
+    cli.world.emit("inner")
+    time.sleep(0.2)
+    assert cli.run("worker", "--burst", environ={"KASPLO_EGRESS__ALLOW": "[]"}).code == 0
+    shown = cli.ok("attempts", "inner").out
+    assert "refused by the worker's egress settings: 127.0.0.1 is loopback" in shown
+    assert "KASPLO_EGRESS__ALLOW" in shown
+    assert shown.rstrip().endswith("where `up` or `worker` runs, and start that again")
+    assert "active, 1 failed in a row; the workers' egress settings refuse it" in cli.ok("status", "inner").out
+    (status,) = cli.ok("status", "inner", "--json").json["endpoints"]
+    assert (status["state"], bool(status["blocked_since"])) == ("failing", True)
+
+
 def test_status_counts_the_workers_and_sigterm_ends_them(cli: Cli) -> None:
     with cli.start("worker", "-n", "2", stderr=subprocess.DEVNULL) as process:
         until(lambda: cli.ok("status", "--json").json["workers"]["idle"] == 2)

@@ -71,7 +71,15 @@ def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)
     (tmp_path / "shared" / "something").touch()
-    with pytest.raises(ConfigError, match="every user of this machine"):
+    with pytest.raises(ConfigError, match=r"every user of this machine.* or run: chmod o-w"):
+        EmbeddedServer(config_for(tmp_path / "shared")).start()
+
+
+def test_a_folder_that_is_shared_on_purpose_is_refused_without_advice_to_close_it(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    (tmp_path / "shared" / "something").touch()
+    with pytest.raises(ConfigError, match=r"KASPLO_REDIS__DATA_DIR \(redis\.data_dir\)$"):
         EmbeddedServer(config_for(tmp_path / "shared")).start()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import subprocess
+import sys
 import time
 import urllib.parse
 from typing import TYPE_CHECKING
 
 import pytest
 
-from kasplo_notify.receiver import Delivery, ReceiverThread
+from kasplo_notify.receiver import Delivery, ReceiverThread, main
 from kasplo_notify.signature import generate_secret, sign
 
 if TYPE_CHECKING:
@@ -90,3 +93,30 @@ def test_other_paths_and_methods_are_not_deliveries(running: ReceiverThread, del
 def test_a_query_string_is_kept_as_sent(running: ReceiverThread, deliveries: list[Delivery]) -> None:
     send(running, "GET", path="/v1/webhook?event_type=scomp&email=a%40b.c")
     assert deliveries[0].path == "/v1/webhook?event_type=scomp&email=a%40b.c"
+
+
+def test_as_a_program_it_shows_what_comes_until_it_is_stopped() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = [sys.executable, "-m", "kasplo_notify.receiver", str(port)]
+        refused = subprocess.run(program, capture_output=True, text=True, timeout=20, check=False)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert f"http://127.0.0.1:{port}/v1/webhook" in process.stdout.readline()
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("POST", "/v1/webhook", body=b'{"a":"\x1b[2J"}', headers={"X-Kasplo-Attempt": "1"})
+            assert connection.getresponse().read() == b'{"status":"OK"}'
+            connection.close()
+            assert process.stdout.readline() == 'POST /v1/webhook  attempt 1  {"a":"\\x1b[2J"}\n'
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("arguments", [["many"], ["-1"], ["65536"], ["1", "2"]])
+def test_as_a_program_it_takes_a_port_and_nothing_else(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("Usage: ")

@@ -219,6 +219,10 @@ def test_the_demo_shows_every_event_arrive_and_a_requeue(up: Callable[..., Up], 
     assert text.count("503 refused on purpose: requeued") == 2
     assert re.search(r"engine_click +promo +POST +3 +", text)
     assert "All 7 events arrived" in text
+    assert "delays that are shortened for this demo" in text
+    assert re.search(
+        rf"^Next: (kasplo-notify|{re.escape(str(Path(sys.executable).parent))}/kasplo-notify) up ", text, re.MULTILINE
+    )
     assert "\033" not in text
     assert not any(map(lives, one.workers()))
     assert list((tmp_path / "tmp").iterdir()) == []

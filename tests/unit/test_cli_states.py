@@ -23,6 +23,16 @@ def status(health: Health, endpoint: Endpoint | None = ENDPOINT, broken: str = "
     [
         (Health(), "active", "active"),
         (Health(fails=3), "failing", "active, 3 failed in a row"),
+        (
+            Health(fails=3, blocked_since=NOW),
+            "failing",
+            "active, 3 failed in a row; the workers' egress settings refuse it",
+        ),
+        (
+            Health(open=True, probe_at=NOW, fails=10, blocked_since=NOW),
+            "breaker_open",
+            "breaker open, next probe now; the workers' egress settings refuse it",
+        ),
         (Health(not_before=NOW - 1), "active", "active"),
         (Health(not_before=NOW + 60_000), "waiting", f"waiting until {local(NOW + 60_000)}, as it asked"),
         (Health(open=True, probe_at=NOW + 12_000, fails=10), "breaker_open", "breaker open, next probe in 12 s"),
@@ -49,6 +59,18 @@ def test_what_is_left_of_a_removed_endpoint_is_a_state_too() -> None:
     assert (each.state, in_words(each)) == ("removed", "removed; its dead letters are kept")
 
 
+def test_a_rotation_ends_by_the_clock_of_redis() -> None:
+    endpoint = Endpoint(
+        name="crm",
+        url="https://crm.example.com/",
+        secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        old_secret="whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        old_secret_until=1_000,
+    )
+    for now_s, both in ((999.0, True), (1000.0, False)):
+        assert ("and the one before" in str(dict(record_rows(endpoint, Config(), now_s))["secret"])) is both
+
+
 def test_no_secret_of_a_record_is_shown() -> None:
     endpoint = Endpoint(
         name="crm",
@@ -59,7 +81,7 @@ def test_no_secret_of_a_record_is_shown() -> None:
         basic="joe:hunter2",
         headers=(("Authorization", "Bearer sesame"), ("X-Tenant", "42")),
     )
-    for shown in (str(record_json(endpoint)), str(record_rows(endpoint, Config()))):
+    for shown in (str(record_json(endpoint)), str(record_rows(endpoint, Config(), NOW / 1000))):
         for secret in ("MfKQ9", "AAAA", "hunter2", "sesame"):
             assert secret not in shown
         assert "42" in shown

@@ -4,6 +4,7 @@ import pytest
 
 from kasplo_notify.cli.text import (
     Painted,
+    clipped,
     counted,
     fields,
     masked_basic,
@@ -51,6 +52,13 @@ def test_a_cell_cannot_break_its_line(capsys: pytest.CaptureFixture[str]) -> Non
     table(["A"], [["one\ntwo"]])
     fields([("name", "one\ntwo")])
     assert capsys.readouterr().out.splitlines() == ["A", "one\\ntwo", "  name  one\\ntwo"]
+
+
+def test_long_texts_are_cut_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert clipped("x" * 100, 60) == "x" * 100
+    monkeypatch.setattr("kasplo_notify.cli.text.sys.stdout.isatty", lambda: True)
+    assert clipped("x" * 100, 60) == "x" * 60 + "..."
+    assert clipped("x" * 60, 60) == "x" * 60
 
 
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:

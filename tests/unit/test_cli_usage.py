@@ -1,5 +1,7 @@
 """The command line without Redis: help for everything, a sentence and an exit code for every mistake."""
 
+import io
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.cli import root
+from kasplo_notify.cli.ask import ask
 
 GROUPS = ("endpoint", "dead", "config")
 
@@ -97,7 +100,7 @@ def test_without_a_command_the_help_is_shown(args: tuple[str, ...]) -> None:
         (("endpoint", "add", "crm", "https://example.com", "--timeout", "26"), "worker.lease"),
         (("endpoint", "add", "crm", "https://example.com", "--queues", "9" * 5000), "--queues"),
         (("endpoint", "add", "crm", "https://example.com", "--queues", "1e3"), "not a whole number"),
-        (("endpoint", "add", "crm", "https://example.com", "--method", "PUT"), "--method"),
+        (("endpoint", "add", "crm", "https://example.com", "--method", "PUT"), "method is POST or GET, not 'PUT'"),
         (("endpoint", "add", "crm", "https://example.com", "--event-type", "scmp"), "did you mean scomp?"),
         (("endpoint", "update", "crm"), "at least one option"),
         (("endpoint", "update", "crm", "--no-basic", "--basic", "a:b"), "exclude each other"),
@@ -106,8 +109,12 @@ def test_without_a_command_the_help_is_shown(args: tuple[str, ...]) -> None:
         (("dead", "list", "--since", "yesterday"), "ISO 8601"),
         (("dead", "list", "--since", "1h", "--until", "2h"), "before --since"),
         (("dead", "replay", "--pace", "fast"), "--pace"),
+        (("endpoint", "add", "crm", "https://example.com", "--format", "xml"), "format is json or form, not 'xml'"),
         (("attempts", "crm", "-n", "0"), "-n"),
-        (("worker", "-n", "0"), "-n"),
+        (("attempts", "crm", "-n", "many"), "'many' is not a whole number from 1 to 1,000,000"),
+        (("dead", "list", "-n", "0"), "'0' is not a whole number from 1 to 1,000,000"),
+        (("dead", "show", "-n", "9" * 5000), "is not a whole number from 1 to 1,000,000"),
+        (("worker", "-n", "0"), "from 1 to 256"),
         (("emit", "no-such-file"), "cannot be read"),
         (("emit", "."), "cannot be read"),
         (("emit", "--mail-class", "\x1b[31m"), "mail_class"),
@@ -121,6 +128,111 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(args: tuple[str, ...], w
     assert line.startswith("Error: ")
     assert words in line
     assert line.isprintable()
+
+
+HUGE = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (HUGE,),
+        ("events", HUGE),
+        ("events", f"--{HUGE}"),
+        ("attempts", "crm", "-n", HUGE),
+        ("dead", "list", "--since", HUGE),
+        ("dead", "list", "--until", f"{HUGE} \x1b"),
+        ("dead", "replay", "--pace", HUGE),
+        ("dead", "show", "--event-type", HUGE),
+        ("endpoint", "add", HUGE, "https://example.com"),
+        ("endpoint", "add", "crm", f"https://{HUGE}"),
+        ("endpoint", "add", "crm", f"{HUGE}://example.com"),
+        ("endpoint", "add", "crm", "https://example.com", "--method", HUGE),
+        ("endpoint", "add", "crm", "https://example.com", "--format", HUGE),
+        ("endpoint", "add", "crm", "https://example.com", "--delay", HUGE),
+        ("endpoint", "add", "crm", "https://example.com", "--header", f"{HUGE}: x"),
+        ("endpoint", "add", "crm", "https://example.com", "--retry-delays", HUGE),
+        ("endpoint", "rotate-secret", "crm", "--overlap", HUGE),
+        ("endpoint", "rotate-secret", "crm", "--secret", HUGE),
+        ("emit", HUGE),
+        ("emit", "--mail-class", HUGE),
+        ("--config", HUGE, "status"),
+        ("--redis-url", f"redis://{HUGE}", "status"),
+    ],
+    ids=lambda args: " ".join(args)[:40],
+)
+def test_a_huge_argument_does_not_come_back_whole(args: tuple[str, ...]) -> None:
+    result = run(*args)
+    assert result.exit_code in (2, 3)
+    (line,) = result.stderr.splitlines()
+    assert len(line) < 700
+    assert line.isprintable()
+
+
+def test_of_a_long_sentence_the_beginning_and_the_end_are_shown(tmp_path: Path) -> None:
+    assert "..." in run("emit", HUGE).stderr
+    assert run("emit", HUGE).stderr.startswith("Error: xxx")
+    assert run("emit", HUGE).stderr.endswith("cannot be read: File name too long.\n")
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_what_is_no_text_is_no_answer(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    given = io.BytesIO(answer.encode() + b"\xff\n")
+    # click's runner has an input of its own, which is no terminal.
+    monkeypatch.setattr("kasplo_notify.cli.ask.sys.stdin", Terminal(given, encoding="utf-8", errors="strict"))
+    with click.Context(root), pytest.raises(click.exceptions.Exit) as ended:
+        ask("Go on?", yes=False)
+    assert ended.value.exit_code == 1
+
+
+def test_every_command_that_reads_takes_json() -> None:
+    """All do, but for those that change something or stay."""
+    acting = {"up", "worker", "emit", "endpoint update", "endpoint pause", "endpoint resume", "endpoint remove"}
+    acting |= {"dead replay", "dead purge"}
+    found = {" ".join(path): command for path, command in leaves(root)}
+    assert acting <= found.keys()
+    for name in found.keys() - acting:
+        options = [option for parameter in found[name].params for option in parameter.opts]
+        assert "--json" in options, name
+
+
+def leaves(group: click.Group) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command that is no group, with its path."""
+    for path in commands(group):
+        command: click.Command | None = group
+        for name in path:
+            assert isinstance(command, click.Group)
+            command = command.get_command(click.Context(command), name)
+        assert command is not None
+        if not isinstance(command, click.Group):
+            yield path, command
+
+
+def test_the_check_of_the_configuration_says_that_it_asks_no_server(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[delivery]\ndelay = 3\n[report]\nkeep = 0\n")
+    output = run("config", "check").output
+    assert "This does not ask Redis" in output
+    assert "report.keep is given and has no effect" in output
+    file = str(Path.cwd() / "config.toml")
+    given = dict.fromkeys(("delivery.delay", "report.keep"), f"file {file}")
+    given["redis.data_dir"] = "environment variable KASPLO_REDIS__DATA_DIR"
+    assert json.loads(run("config", "check", "--json").output) == {
+        "in_order": True,
+        "file": file,
+        "given": given,
+        "without_effect": ["report.keep"],
+        "redis_asked": False,
+    }
+
+
+def test_a_path_that_is_no_text_can_be_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KASPLO_REDIS__DATA_DIR", "/nowhere/\udcff")
+    for args in (("config", "show"), ("config", "show", "--json"), ("config", "check", "--json")):
+        assert run(*args).exit_code == 0, args
 
 
 def test_the_configuration_is_checked_by_every_command(tmp_path: Path) -> None:

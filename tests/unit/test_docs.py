@@ -147,9 +147,9 @@ def check_make(given: Sequence[str]) -> None:
 def check_pip(given: Sequence[str]) -> None:
     verb, name = given
     assert verb == "install"
-    if name.startswith("kasplo"):
+    if name.startswith(("kasplo", ".")):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        extra = re.fullmatch(r"kasplo-notify(?:\[(\w+)\])?", name)
+        extra = re.fullmatch(r"(?:kasplo-notify|\.)(?:\[(\w+)\])?", name)
         assert extra
         assert extra[1] in {None, *project["optional-dependencies"]}
 
@@ -157,6 +157,10 @@ def check_pip(given: Sequence[str]) -> None:
 def check_python(given: Sequence[str]) -> None:
     if given[0] == "-m":
         assert importlib.util.find_spec(given[1])
+
+
+def check_activate(given: Sequence[str]) -> None:
+    assert list(given) == [".venv/bin/activate"]
 
 
 def check_honcho(given: Sequence[str]) -> None:
@@ -177,9 +181,12 @@ PROGRAMS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "make": check_make,
     "pip": check_pip,
     "python": check_python,
+    "python3": check_python,
+    ".": check_activate,
     "honcho": check_honcho,
     "export": check_export,
     "tail": lambda _: None,
+    "sleep": lambda _: None,
 }
 
 

@@ -145,6 +145,11 @@ def test_a_bad_value_is_refused_in_one_sentence(values: dict[str, object]) -> No
     assert "hunter2" not in str(refused.value)
 
 
+def test_a_header_value_that_is_no_string_is_told_as_that() -> None:
+    with pytest.raises(EndpointError, match="the value of the header X-Tenant is a string, not 42"):
+        make(headers={"X-Tenant": 42})
+
+
 def test_a_near_miss_is_told_what_was_meant() -> None:
     with pytest.raises(EndpointError, match="engine_click"):
         make(event_types=["engine_clicks"])

@@ -65,11 +65,10 @@ def wire(event_type: str, **changes: object) -> dict[str, Any]:
 
 
 def refused(event_type: Any, fields: Any) -> InvalidEvent:
-    """The error, whose message must be one short line that can be printed anywhere."""
+    """The error, whose message must be one short line that can be printed."""
     with pytest.raises(InvalidEvent) as caught:
         validate(event_type, fields)
     message = str(caught.value)
-    assert message.isascii()
     assert message.isprintable()
     assert len(message) < 500
     return caught.value
@@ -199,16 +198,21 @@ class TestTheType:
         assert error.event_type == name[:60]
 
     @pytest.mark.parametrize(
-        "name", [None, 5, b"scomp", [], {}, float("nan"), object()], ids=lambda name: type(name).__name__
+        "name", [5, b"scomp", [], {}, float("nan"), object()], ids=lambda name: type(name).__name__
     )
     def test_what_is_no_string_is_no_type(self, name: object) -> None:
         error = refused(name, given("scomp"))
         assert str(error).startswith("event_type must be one of scomp, ")
         assert error.event_type is None
 
+    def test_none_at_all_is_called_missing(self) -> None:
+        error = refused(None, given("scomp"))
+        assert str(error).startswith("event_type is missing; it is one of scomp, ")
+        assert (error.field, error.event_type) == ("event_type", None)
+
     def test_a_second_one_among_the_fields_is_refused(self) -> None:
         error = refused("scomp", {**given("scomp"), "event_type": "engine_open"})
-        assert str(error) == ("scomp: event_type is the string 'engine_open' among the fields; give one or the other")
+        assert str(error) == ("scomp: event_type is 'engine_open' among the fields; give one or the other")
 
     def test_the_member_of_an_enum_of_strings_will_do(self) -> None:
         class Type(StrEnum):
@@ -279,7 +283,7 @@ class TestFields:
     def test_none_and_what_json_cannot_say_are_refused_everywhere(self, name: str, field: str, value: object) -> None:
         reason = wrong(name, field, value)
         if value is None:
-            assert reason.endswith(", not None; leave out a field that has no value")
+            assert reason.endswith(", not null; leave out a field that has no value")
 
 
 class TestIds:
@@ -304,8 +308,8 @@ class TestIds:
         assert wrong("scomp", field, value).startswith("must be a")
 
     def test_an_address_is_no_number_and_not_empty(self) -> None:
-        assert wrong("scomp", "email", 5) == "must be an address, not the int 5"
-        assert wrong("scomp", "email", "") == "must be an address, not the string ''"
+        assert wrong("scomp", "email", 5) == "must be an address, not 5"
+        assert wrong("scomp", "email", "") == "must be an address, not ''"
 
     @pytest.mark.parametrize("field", FIELDS)
     @pytest.mark.parametrize("character", ["\0", "\t", "\n", "\r", "\x1b", "\x7f", "\x80", "\x9f"], ids=ascii)
@@ -334,7 +338,7 @@ class TestTimes:
     def test_the_event_time_is_an_int(self, name: str) -> None:
         assert wire(name, event_time=0)["event_time"] == 0
         assert wire(name, event_time=self.BOUND)["event_time"] == self.BOUND
-        assert wrong(name, "event_time", 1317305252.5).endswith("not the float 1317305252.5; give whole seconds")
+        assert wrong(name, "event_time", 1317305252.5).endswith("not 1317305252.5; give whole seconds")
         assert wrong(name, "event_time", 1317305252.0).endswith("; give whole seconds")
 
     @pytest.mark.parametrize("field", ["timestamp", "injected_time"])
@@ -493,12 +497,13 @@ class TestSmallKinds:
         assert wire(name, **{field: True})[field] is True
         assert wire(name, **{field: False})[field] is False
         for value in (0, 1, "true", "", 1.0):
-            assert wrong(name, field, value).startswith("must be True or False, not ")
+            assert wrong(name, field, value).startswith("must be true or false, not ")
 
     def test_is_retry_is_0_or_1_and_no_bool(self) -> None:
         assert [wire("delivery_attempt", is_retry=value)["is_retry"] for value in (0, 1)] == [0, 1]
         assert b'"is_retry":1,' in validate("delivery_attempt", given("delivery_attempt", is_retry=1)).body
-        assert wrong("delivery_attempt", "is_retry", value=True) == "must be an int, not True; give int(...)"
+        hint = "give 1 for true, 0 for false"
+        assert wrong("delivery_attempt", "is_retry", value=True) == f"must be a whole number, not true; {hint}"
         for value in (2, -1, "0", 0.0, 10**30):
             assert wrong("delivery_attempt", "is_retry", value).startswith("must be ")
 
@@ -507,7 +512,7 @@ class TestSmallKinds:
         for value in (0, 10, 550, -1, 2**63 - 1):
             assert wire(name, bounce_code=value)["bounce_code"] == value
         for wrong_value in ("550", "5.1.1", 550.0, True, 2**63, 10**10000):
-            assert wrong(name, "bounce_code", wrong_value).startswith("must be an int")
+            assert wrong(name, "bounce_code", wrong_value).startswith("must be a whole number")
 
     @pytest.mark.parametrize("name", each("bounce_type"))
     def test_a_bounce_type_is_a_letter(self, name: str) -> None:
@@ -540,23 +545,23 @@ class TestCustomHeaders:
         ("headers", "reason"),
         [
             ({"X-A": "1"}, "has a string for X-A; a name may repeat, so give a list of strings"),
-            ({"X-A": 1}, "has the int 1 for X-A; give a list of strings"),
-            ({"X-A": None}, "has None for X-A"),
-            ({"X-A": {"1": 1}}, "has a value of type dict for X-A"),
-            ({"X-A": ["1", 2]}, "has a value for X-A that must be a string, not the int 2"),
-            ({"X-A": [None]}, "has a value for X-A that must be a string, not None"),
-            ({"": ["1"]}, "has the string '' for a name; it takes 1 to 256 printable ASCII characters"),
-            ({"X A": ["1"]}, "has the string 'X A' for a name"),
-            ({"X:A": ["1"]}, "has the string 'X:A' for a name"),
-            ({"X\n": ["1"]}, r"has the string 'X\n' for a name"),
-            ({"é": ["1"]}, r"has the string '\xe9' for a name"),
-            ({"x" * 257: ["1"]}, "has the string"),
-            ({1: ["1"]}, "has the int 1 for a name"),
+            ({"X-A": 1}, "has 1 for X-A; give a list of strings"),
+            ({"X-A": None}, "has null for X-A"),
+            ({"X-A": {"1": 1}}, "has an object for X-A"),
+            ({"X-A": ["1", 2]}, "has a value for X-A that must be a string, not 2"),
+            ({"X-A": [None]}, "has a value for X-A that must be a string, not null"),
+            ({"": ["1"]}, "has '' for a name; it takes 1 to 256 printable ASCII characters"),
+            ({"X A": ["1"]}, "has 'X A' for a name"),
+            ({"X:A": ["1"]}, "has 'X:A' for a name"),
+            ({"X\n": ["1"]}, r"has 'X\n' for a name"),
+            ({"é": ["1"]}, r"has 'é' for a name"),
+            ({"x" * 257: ["1"]}, "has 'x"),
+            ({1: ["1"]}, "has 1 for a name"),
             ({f"X-{n}": ["1"] for n in range(1001)}, "has 1001 names; at most 1000 are taken"),
             ({"X-A": ["x" * 300_000]}, "has a value for X-A that has 300000 characters"),
             ({"X-A": ["\ud800"]}, "cannot be written as JSON: str is not valid UTF-8"),
-            ([("X-A", ["1"])], "must be an object, header name -> list of strings, not a value of type list"),
-            ("X-A: 1", "must be an object, header name -> list of strings, not the string 'X-A: 1'"),
+            ([("X-A", ["1"])], "must be an object, header name -> list of strings, not a list"),
+            ("X-A: 1", "must be an object, header name -> list of strings, not 'X-A: 1'"),
         ],
         ids=lambda value: ascii(value)[:30],
     )
@@ -598,18 +603,18 @@ class TestPassedThrough:
     @pytest.mark.parametrize(
         ("value", "reason"),
         [
-            (math.nan, "holds the float nan, which JSON cannot say"),
-            ([{"a": math.inf}], "holds the float inf, which JSON cannot say"),
+            (math.nan, "holds nan, which JSON cannot say"),
+            ([{"a": math.inf}], "holds inf, which JSON cannot say"),
             ({1, 2}, "holds a value of type set, which JSON cannot say"),
             (b"x", "holds a value of type bytes"),
             (Plain(), "holds a value of type Plain"),
             (TestTimes.WHEN, "holds a value of type datetime"),
             (ip_address("::1"), "holds a value of type IPv6Address"),
-            ({1: 2}, "holds an object with the int 1 for a key; JSON has only strings"),
-            ([{None: 2}], "holds an object with None for a key"),
-            (2**64, "holds an int of 65 bits; numbers end at 64 bits"),
-            (-(2**63) - 1, "holds the int -9223372036854775809; numbers end at 64 bits"),
-            ([10**10000], "holds an int of 33220 bits"),
+            ({1: 2}, "holds an object with 1 for a key; JSON has only strings"),
+            ([{None: 2}], "holds an object with null for a key"),
+            (2**64, "holds a number of about 20 digits; numbers end at 64 bits"),
+            (-(2**63) - 1, "holds -9223372036854775809; numbers end at 64 bits"),
+            ([10**10000], "holds a number of about 10001 digits"),
             (nested(65), "is nested deeper than 64 levels"),
             (nested(100_000), "is nested deeper than 64 levels"),
             ([0] * 300_000, "holds more values than 262144 bytes of JSON can"),

@@ -2,6 +2,7 @@
 
 # ruff: noqa: SIM905 - fifty addresses read best as words
 import ipaddress
+import json
 import socket
 
 import pytest
@@ -147,6 +148,64 @@ def test_credentials_are_refused_with_a_hint_and_not_repeated() -> None:
     with pytest.raises(EndpointError, match="--basic") as refused:
         DEFAULT.check_url("https://user:hunter2@hooks.example.com/")
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "allow", "value"),
+    [
+        ("http://127.0.0.1/", (), '["127.0.0.0/8"]'),
+        ("http://[::1]/", (), '["::1/128"]'),
+        ("http://localhost/", (), '["127.0.0.0/8", "::1/128"]'),
+        ("http://10.1.2.3/", (), '["10.1.2.3/32"]'),
+        ("http://10.1.2.3/", ("10.9.0.0/16",), '["10.9.0.0/16", "10.1.2.3/32"]'),
+    ],
+)
+def test_what_to_set_is_named_and_where(url: str, allow: tuple[str, ...], value: str) -> None:
+    remedy = f"to permit it, set egress.allow = {value} (KASPLO_EGRESS__ALLOW='{value}')"
+    config = EgressConfig(allow=allow)
+    for guard, where in (
+        (EgressGuard(config), "here and for the workers"),
+        (EgressGuard(config, in_worker=True), "where `up` or `worker` runs, and start that again"),
+    ):
+        with pytest.raises(EndpointError) as refused:
+            guard.check_url(url)
+        assert str(refused.value).endswith(f"{remedy} {where}")
+    assert EgressGuard(EgressConfig(allow=tuple(json.loads(value)))).check_url(url) == url
+
+
+def test_a_long_list_is_not_repeated() -> None:
+    allow = tuple(f"10.{number}.0.0/16" for number in range(100))
+    with pytest.raises(AddressBlocked, match=r"add 192\.168\.1\.1/32 to egress\.allow here and for the workers"):
+        EgressGuard(EgressConfig(allow=allow)).check_address("192.168.1.1", 443)
+
+
+def test_a_worker_says_that_its_own_settings_refuse() -> None:
+    guard = EgressGuard(EgressConfig(deny=("93.184.215.0/24",)), in_worker=True)
+    for address in ("127.0.0.1", "93.184.215.14"):
+        with pytest.raises(AddressBlocked, match="refused by the worker's egress settings: "):
+            guard.check_address(address, 443)
+        with pytest.raises(EndpointError, match=r"^refused by the worker's egress settings: "):
+            guard.check_url(f"http://{address}/")
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "relied"),
+    [("127.0.0.1", 443, True), ("93.184.215.14", 25, True), ("93.184.215.14", 443, False), ("8.8.8.8", 443, False)],
+)
+def test_whether_egress_allow_was_needed_is_known(address: str, port: int, relied: bool) -> None:  # noqa: FBT001
+    guard = EgressGuard(EgressConfig(allow=("127.0.0.0/8", "93.184.215.0/24")))
+    guard.check_address(address, port)
+    assert guard.relied_on_allow is relied
+
+
+@pytest.mark.parametrize(
+    ("url", "quoted"),
+    [("ftp://u:hunter2@h.example.com/", "'ftp://'"), ("h.example.com/hook", "'h.example.co'... (18 characters)")],
+)
+def test_another_scheme_is_quoted_and_no_more(url: str, quoted: str) -> None:
+    with pytest.raises(EndpointError) as refused:
+        DEFAULT.check_url(url)
+    assert str(refused.value).endswith(f"not {quoted}")
 
 
 def test_a_port_of_another_service_is_denied_when_dialled() -> None:

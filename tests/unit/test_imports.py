@@ -17,7 +17,7 @@ ALLOWED = """
 errors:
 catalogue:
 console:
-json_lines:
+invocation:
 outcome:
 stopping:
 stored:
@@ -27,6 +27,7 @@ backoff:
 resolver:
 forking:
 
+json_lines:       errors
 field_checks:     catalogue errors
 events:           catalogue errors field_checks
 config_checks:    errors
@@ -78,10 +79,10 @@ workers:          book config dispatcher drain embedded equipment errors guard r
 
 supervisor:       stopping
 receiver:         signature
-demo_screen:      console receiver
+demo_screen:      console invocation receiver
 demo:             catalogue config config_sections console datadir demo_screen embedded endpoint errors notifier
                   receiver registry signature stopping store supervisor
-up:               config console datadir embedded errors registry stopping store supervisor
+up:               config console datadir embedded errors invocation registry stopping store supervisor
 cli:              catalogue config console dead demo emission endpoint endpoint_checks errors events guard headers
                   json_lines kasplo_notify notifier outcome registry request routing signature status stored
                   supervisor transport up verdict workers

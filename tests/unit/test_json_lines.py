@@ -32,6 +32,9 @@ def test_lines_keep_their_order_and_number_and_blank_ones_are_skipped() -> None:
         (b'{"a": "\\ud800"}', "not JSON"),
         (b"[" * 5000, "not JSON"),
         (b"\x00", "not JSON"),
+        (b'{"a": 1, "b": 2, "a" : 3}', "has the name 'a' twice"),
+        (b'{"a": 1, "\\u0061": 2}', "has the name 'a' twice"),
+        (b'{"a": [{"x": [1], "x": [2]}]}', "has the name 'x' twice"),
     ],
 )
 def test_a_line_that_is_no_event_is_refused_and_the_others_are_read(content: bytes, reason: str) -> None:
@@ -40,6 +43,23 @@ def test_a_line_that_is_no_event_is_refused_and_the_others_are_read(content: byt
     assert bad.number == 2
     assert reason in bad.refused
     assert bad.fields == {}
+
+
+def test_a_name_may_stand_in_two_objects_and_in_a_text() -> None:
+    (line,) = lines_of(b'{"a": {"b": 1}, "b": {"b": "\\"a\\": 1, \\"a\\": 2"}}')
+    assert line.refused == ""
+
+
+@pytest.mark.parametrize("content", [b"[\n  {", b"{\n  ", b'\n [{"a": 1},\n', b'[{"a": 1}]'])
+def test_a_document_over_many_lines_is_recognised_by_its_first(content: bytes) -> None:
+    first, *others = lines_of(content + b'"a": 1\n}\n]')
+    assert "one event a line; for example jq -c '.[]'" in first.refused
+    assert not any("one event a line" in line.refused for line in others)
+
+
+def test_a_bad_line_among_good_ones_is_no_document() -> None:
+    assert not any("one event a line" in line.refused for line in lines_of(b'{"a": 1}\n{\n[1]\n'))
+    assert "one event a line" not in lines_of(b'{"a": 1')[0].refused
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])
