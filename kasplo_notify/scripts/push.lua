@@ -14,9 +14,9 @@
 local current = version()
 if current ~= ARGV[1] then return {'stale', current} end
 local function applied(token)
-  return token ~= '' and redis.call('EXISTS', base .. 'pushed:' .. token) == 1
+  return token ~= '' and redis.call('GET', base .. 'pushed:' .. token) == '1'
 end
-if applied(ARGV[2]) then return {'repeated', 0} end
+if ARGV[2] ~= '' and redis.call('EXISTS', base .. 'pushed:' .. ARGV[2]) == 1 then return {'repeated', 0} end
 
 local queues, at = {}, 8
 for position = 1, tonumber(ARGV[7]) do
@@ -43,6 +43,15 @@ local function append(queue, packed)
   queue.pushed = queue.pushed + 1
 end
 
+-- A call that is completed event by event is closed: when its own push arrives after all, held up in the network for
+-- longer than its producer waited, it changes nothing.
+local closed = ''
+local function close(token)
+  if token == closed then return end
+  closed = token
+  redis.call('SET', base .. 'pushed:' .. token, 0, 'PX', ARGV[4])
+end
+
 local pushed, unrouted, position = 0, 0, 0
 local reply = {'pushed', 0}
 while at <= #ARGV do
@@ -54,6 +63,7 @@ while at <= #ARGV do
   else
     for queue in string.gmatch(positions, '%d+') do append(queues[tonumber(queue)], packed) end
     if own ~= '' then redis.call('SET', base .. 'pushed:' .. own, 1, 'PX', ARGV[4]) end
+    if stem ~= '' and stem ~= own then close(stem) end
     pushed = pushed + 1
     if positions == '' then unrouted = unrouted + 1 end
   end

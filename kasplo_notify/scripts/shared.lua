@@ -19,7 +19,7 @@
 --   ahead               hash    queue -> when an entry id from the future was first seen (the clock stepped back)
 --   version             string  the registry's version
 --   counters            hash    emitted, unrouted, dead letters dropped, and the like
---   pushed:<token>      string  an emit that was applied
+--   pushed:<token>      string  1: an emit that was applied; 0: one that is being completed event by event
 --   idle, busy          zset    worker -> until when that is believed
 --   calling, maintenance  string  the worker whose turn it is to ask for a drain, or to repair; they expire
 --

@@ -64,6 +64,23 @@ def test_a_generated_id_is_pushed_once_within_a_minute(shard: Shard) -> None:
     assert 0 < shard.client.pttl(shard.keys("pushed:t")) <= 60_000
 
 
+def test_a_push_that_arrives_after_its_events_were_completed_one_by_one_changes_nothing(shard: Shard) -> None:
+    """It was held up in the network for longer than its producer waited."""
+    assert shard.push("t-0", own=True, stem="t", token="u") == ("pushed", 1)
+    assert shard.push("t-0", "t-1", token="t") == ("repeated", 0)
+    assert shard.new() == ["t-0"]
+    # And those that are not completed yet are not taken for pushed.
+    assert shard.push("t-0", "t-1", own=True, stem="t", token="v") == ("pushed", 1)
+    assert shard.new() == ["t-0", "t-1"]
+    assert HOUR - 60_000 < shard.client.pttl(shard.keys("pushed:t")) <= HOUR
+
+
+def test_a_single_push_that_arrives_after_its_event_was_completed_changes_nothing(shard: Shard) -> None:
+    assert shard.push("t", own=True, stem="t", token="u") == ("pushed", 1)
+    assert shard.push("t", token="t") == ("repeated", 0)
+    assert shard.new() == ["t"]
+
+
 def test_an_event_that_nobody_wants_is_counted(shard: Shard) -> None:
     assert shard.push("a", "b", queues=[]) == ("pushed", 2)
     assert shard.counters() == {"emitted": "2", "unrouted": "2"}
