@@ -56,6 +56,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "endpoint rotate-secret",
         *(f"dead {name}" for name in ("list", "show", "replay", "purge", "export")),
         *("config check", "config show"),
+        *("spool", "spool flush"),
     }
 
 
