@@ -15,7 +15,7 @@ from kasplo_notify.spool.segments import Segment, Taken, held, prepare, segment_
 
 # A segment is pushed, read and held in memory as a whole.
 SEGMENT_BYTES: Final = 1_048_576
-# The folder is counted again after this long, or after this part of what was free then: others write to it, too.
+# The folder is counted again after this long, or after this part of what was free: others write to it, too.
 _COUNT_EVERY_S: Final = 1.0
 _PART: Final = 16
 
@@ -59,6 +59,7 @@ class Writer:
         self._pid = os.getpid()
         self._token = os.urandom(4).hex()
         self._last_ns = 0
+        # Bytes that may be written before the folder is counted again, and when it was.
         self._room = 0
         self._counted_at = -_COUNT_EVERY_S
 
@@ -108,13 +109,13 @@ class Writer:
 
     def _check_room(self, size: int) -> None:
         now = time.monotonic()
-        if size > self._room // _PART or now - self._counted_at >= _COUNT_EVERY_S:
-            self._room = self._max_bytes - self._used()
-            self._counted_at = now
-        if size > self._room:
-            raise CannotSpoolError(
-                f"the spool in {self._folder} is full too: spool.max_bytes allows {self._max_bytes:,} bytes"
-            )
+        if size > self._room or now - self._counted_at >= _COUNT_EVERY_S:
+            free = self._max_bytes - self._used()
+            if size > free:
+                raise CannotSpoolError(
+                    f"the spool in {self._folder} is full too: spool.max_bytes allows {self._max_bytes:,} bytes"
+                )
+            self._room, self._counted_at = max(size, free // _PART), now
         self._room -= size
 
     def _used(self) -> int:
