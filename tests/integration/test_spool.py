@@ -156,14 +156,19 @@ def test_when_the_flusher_has_reached_redis_events_go_there_again(emitter: Emitt
 
 
 def test_redis_is_reached_again_also_when_somebody_else_has_pushed_what_was_kept(
-    emitter: Emitter, wire: Wire, folder: Path, monkeypatch: pytest.MonkeyPatch
+    spooling: Config, wire: Wire, folder: Path
 ) -> None:
-    wire.refuse = AWAY
-    emitter.emit(scomp())
-    for each in segments(folder):
-        each.path.unlink()
-    wire.refuse = 0
-    until(lambda: not emitter.emit(scomp()).spooled, "an emit to Redis")
+    with Notifier(config=spooling) as notifier:
+        wire.refuse = AWAY
+        notifier.emit(scomp())
+        spool = notifier._keeper
+        assert spool is not None
+        assert spool.away
+        for each in segments(folder):
+            each.path.unlink()
+        wire.refuse = 0
+        until(lambda: not spool.away, "the reaching of Redis")
+        assert notifier.emit(scomp()).endpoints == ("crm",)
 
 
 def test_each_event_is_routed_by_the_registry_as_it_is_when_it_is_pushed(
@@ -339,6 +344,38 @@ def test_when_the_spool_takes_no_more_redis_is_tried_each_time(
     assert shard.new() == [receipt.id]
 
 
+@pytest.mark.usefixtures("rare_looks")
+def test_a_call_that_is_half_in_the_spool_when_redis_takes_it_is_in_redis_once(
+    emitters: Make, spooling: Config, wire: Wire, shard: Shard, folder: Path, *, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emitter = emitters(spooling)
+    wire.refuse = AWAY
+    first = emitter.emit(scomp()).id
+    wire.refuse = 0
+    bounce = {**scomp(), "event_type": "bounce_all", "event_time": 1, "bounce_type": "h", "bounce_code": 550}
+    syncs = iter([os.fsync, os.fsync])
+
+    def once(fd: int) -> None:
+        next(syncs, failing)(fd)
+
+    with monkeypatch.context() as patched:
+        # The first MiB gets a segment, the second one's cannot be made.
+        patched.setattr(os, "fsync", once)
+        receipts = emitter.emit_many([{**bounce, "bounce_text": "x" * 200_000} for _ in range(8)])
+    ids = [receipt.id for receipt in receipts]
+    assert {receipt.endpoints for receipt in receipts} == {("crm",)}
+    assert kept(folder) == [first, *ids[:5]]
+    emitter.close()
+    monkeypatch.setattr(keeper, "_LOOK_S", 0.02)
+    emitters(spooling).emit(scomp(), event_id="last")
+    until(lambda: not segments(folder), "the end of the spool")
+    assert Counter(shard.new()) == Counter([first, *ids, "last"])
+
+
+def failing(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 @on_the_server
 def test_a_full_redis_and_a_full_spool_are_queue_full(
     emitters: Make, config: Config, shard: Shard, folder: Path
@@ -358,11 +395,8 @@ def test_what_the_disk_does_not_take_is_not_acknowledged(
     emitter.emit(scomp(), event_id="first")
     wire.good, wire.refuse = 1, AWAY
 
-    def fail(_: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fail)
+        patched.setattr(os, "fsync", failing)
         with pytest.raises(StorageUnavailable, match=r"; and the spool in .* cannot be written \(input") as caught:
             emitter.emit_many(scomps(700))
     assert (len(caught.value.event_ids), caught.value.pushed) == (700, 500)
