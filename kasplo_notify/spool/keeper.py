@@ -9,6 +9,7 @@ from typing import Final
 
 from kasplo_notify.carrier import Carrier
 from kasplo_notify.config import Config
+from kasplo_notify.datadir import reason
 from kasplo_notify.emission import Prepared, Receipt, generated_id
 from kasplo_notify.errors import NotifyError, PushError, StorageBroken
 from kasplo_notify.forking import starting
@@ -123,13 +124,18 @@ class Keeper:
 
     def _run(self, flusher: Flusher, carrier: Carrier, stop: threading.Event) -> None:
         """Look at the folder until told to stop, whatever happens meanwhile."""
-        wait = _LOOK_S
+        wait, told = _LOOK_S, False
         while not stop.wait(wait):
             reached = False
             try:
                 reached = self._look(flusher, carrier)
-            except (NotifyError, OSError) as error:
+                told = False
+            except NotifyError as error:
                 log.debug("the spool cannot be pushed: %s", error)
+            except OSError as error:
+                if not told:
+                    log.error("spool_unreadable: %s (%s)", self._folder, reason(error))  # noqa: TRY400
+                told = True
             except Exception:
                 log.exception("spool_failed")
             wait = _LOOK_S if reached else min(2 * wait, _LONGEST_S)

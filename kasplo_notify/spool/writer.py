@@ -11,13 +11,14 @@ from typing import Final
 
 from kasplo_notify.datadir import reason
 from kasplo_notify.spool.record import SpooledEvent, batches
-from kasplo_notify.spool.segments import Segment, Taken, held, prepare, segment_name, segments, sync_folder
+from kasplo_notify.spool.segments import Segment, Taken, held, segment_name, segments, sync_folder
 
 # A segment is pushed, read and held in memory as a whole.
 SEGMENT_BYTES: Final = 1_048_576
 # The folder is counted again after this long, or after this part of what was free: others write to it, too.
 _COUNT_EVERY_S: Final = 1.0
 _PART: Final = 16
+_TRIES: Final = 5
 
 
 class CannotSpoolError(Exception):
@@ -145,12 +146,16 @@ class Writer:
             raise
 
     def _begin(self) -> _Current:
-        try:
-            return self._made()
-        except FileNotFoundError:
-            # Somebody has deleted the folder.
-            prepare(self._folder)
-            return self._made()
+        for _ in range(_TRIES):
+            try:
+                return self._made()
+            except BlockingIOError:
+                # Between its making and its locking somebody looked at it. It stays behind, empty, and is swept away.
+                continue
+            except FileNotFoundError:
+                # As above, and it is swept away already; or somebody has deleted the folder.
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._made()
 
     def _made(self) -> _Current:
         created = self._last_ns = max(time.time_ns(), self._last_ns + 1)

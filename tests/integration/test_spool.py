@@ -598,6 +598,58 @@ def test_a_forked_child_spools_for_itself_and_both_arrive(
     assert Counter(shard.new()) == Counter(expected)
 
 
+@pytest.mark.usefixtures("rare_looks")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_that_is_forked_while_another_thread_waits_for_the_disk_spools_as_well(
+    spooling: Config, wire: Wire, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, go_on = threading.Event(), threading.Event()
+    fsync, parent = os.fsync, os.getpid()
+
+    def slow(fd: int) -> None:
+        if os.getpid() == parent:
+            waiting.set()
+            go_on.wait(PATIENCE_S)
+        fsync(fd)
+
+    wire.refuse = AWAY
+    with Notifier(config=spooling) as notifier:
+        notifier.emit(scomp(), event_id="first")
+        monkeypatch.setattr(os, "fsync", slow)
+        thread = threading.Thread(target=notifier.emit, args=(scomp(event_id="parent"),))
+        thread.start()
+        assert waiting.wait(PATIENCE_S)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                status = 0 if notifier.emit(scomp(), event_id="child").spooled else 2
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        go_on.set()
+        thread.join()
+        assert sorted(kept(folder)) == ["child", "first", "parent"]
+
+
+def test_a_folder_that_cannot_be_read_any_more_is_told_once_and_read_again(
+    spooling: Config, wire: Wire, shard: Shard, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire.refuse = AWAY
+    with Notifier(config=spooling) as notifier:
+        kept_id = notifier.emit(scomp()).id
+        elsewhere = folder.rename(folder.with_name("elsewhere"))
+        folder.touch()
+        wire.refuse = 0
+        until(lambda: "spool_unreadable" in caplog.text, "the telling")
+        time.sleep(0.3)
+        assert caplog.text.count("spool_unreadable") == 1
+        folder.unlink()
+        elsewhere.rename(folder)
+        back(wire, folder)
+    assert shard.new() == [kept_id]
+
+
 @on_the_server
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_two_processes_that_push_the_same_folder_double_nothing(

@@ -385,6 +385,24 @@ def test_a_new_segment_that_a_flusher_swept_away_before_it_was_locked_is_not_wri
     assert held(folder) == [["msg_1"]]
 
 
+def test_a_new_segment_that_somebody_looks_at_before_it_is_locked_is_not_written_to(
+    folder: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking: list[int] = []
+    flock = fcntl.flock
+
+    def late(fd: int, operation: int) -> None:
+        monkeypatch.undo()
+        looking.append(os.open(segments(folder)[0].path, os.O_RDONLY))
+        flock(looking[0], fcntl.LOCK_SH)
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    writer.append([event(1)])
+    os.close(looking[0])
+    assert held(folder) == [[], ["msg_1"]]
+
+
 def in_a_child(work: Callable[[], bool]) -> int:
     """Fork; the child's exit code: 0 when its work returned True."""
     pid = os.fork()
