@@ -150,9 +150,14 @@ class Emission:
                 self._own[start:end] = ids
                 return
         known = frozenset(there)
+        # Most events of a chunk go the same way.
+        last: tuple[Route, ...] | None = None
+        endpoints: tuple[str, ...] = ()
         for position, (event_id, way) in enumerate(zip(ids, ways, strict=True), start=1):
             repeated = position in known and bool(self._prepared[start + position - 1].own_id)
-            self.receipts.append(Receipt(event_id, tuple([route.endpoint for route in way]), repeated))
+            if way is not last:
+                last, endpoints = way, tuple([route.endpoint for route in way])
+            self.receipts.append(Receipt(event_id, endpoints, repeated))
 
     def _load(self) -> "Steps[RouteTable]":
         self.routes = None

@@ -8,5 +8,5 @@ lets go of the lock when the process dies. Whoever holds the lock of a segment m
 nobody else. `created` is Unix nanoseconds, in 20 digits, so that names sort by age.
 
 ``record`` has the format (pure), ``segments`` the folder, ``writer`` appends, ``flusher`` pushes what is there,
-``keeper`` is what a notifier sees: it keeps events, and runs the flusher in a thread.
+``keeper`` is what a notifier sees: it keeps events, and runs the flusher in a thread. ``inventory`` is for operators.
 """
