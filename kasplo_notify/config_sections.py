@@ -181,11 +181,9 @@ class SpoolConfig(Section):
     path: Path | None = _setting(  # noqa: RUF009 - a Path is immutable
         None,
         optional(path()),
-        'folder where emit keeps events while Redis is away; "" = none (no effect in this version)',
+        'folder where emit keeps events while Redis is away or full; "" = none',
     )
-    max_bytes: int = _setting(
-        1_073_741_824, integer(1, 2**50), "bytes that the spool may have (no effect in this version)"
-    )
+    max_bytes: int = _setting(1_073_741_824, integer(1, 2**50), "bytes that the spool may have")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

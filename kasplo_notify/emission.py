@@ -1,7 +1,7 @@
 """The steps of an emit, without any I/O: validate, route, push.
 
 They are written once, as a generator that yields what it needs from Redis (a :class:`Call`, or
-:data:`LOAD_ROUTES`) and is sent the reply; ``notifier.py`` carries these to Redis and back, for threads and for
+:data:`LOAD_ROUTES`) and is sent the reply; ``carrier.py`` carries these to Redis and back, for threads and for
 asyncio. The routes are cached: the push script takes the version of the registry that the producer routed by and
 changes nothing when it is not the current one, so a cache can be old but never wrong.
 """
@@ -44,11 +44,13 @@ class Receipt:
         id: The event id, sent as ``webhook-id`` with every attempt to every endpoint.
         endpoints: Names of the endpoints that it will be delivered to; empty when nothing matched.
         repeated: An event of this id was emitted before, so this call changed nothing for it.
+        spooled: It is in the local spool, and goes to Redis from there: where to is known only then.
     """
 
     id: str
     endpoints: tuple[str, ...]
     repeated: bool = False
+    spooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +125,14 @@ class Emission:
             while len(self.receipts) < len(self._prepared):
                 yield from self._push()
         except PushError as error:
-            rest = (own or _stem() for own in self._own[len(self._ids) :])
+            rest = (own or generated_id() for own in self._own[len(self._ids) :])
             error.event_ids, error.pushed = (*self._ids, *rest), len(self.receipts)
             raise
         return self.receipts
 
     def _push(self) -> "Steps[None]":
         """Push the next chunk."""
-        start, stem = len(self.receipts), _stem()
+        start, stem = len(self.receipts), generated_id()
         table = self.routes or (yield from self._load())
         ways = _bounded(table, self._prepared[start : start + CHUNK_EVENTS])
         end = start + len(ways)
@@ -152,9 +154,14 @@ class Emission:
                 self._own[start:end] = ids
                 return
         known = frozenset(there)
+        # Most events of a chunk go the same way.
+        last: tuple[Route, ...] | None = None
+        endpoints: tuple[str, ...] = ()
         for position, (event_id, way) in enumerate(zip(ids, ways, strict=True), start=1):
             repeated = position in known and bool(self._prepared[start + position - 1].own_id)
-            self.receipts.append(Receipt(event_id, tuple([route.endpoint for route in way]), repeated))
+            if way is not last:
+                last, endpoints = way, tuple([route.endpoint for route in way])
+            self.receipts.append(Receipt(event_id, endpoints, repeated))
 
     def _load(self) -> "Steps[RouteTable]":
         self.routes = None
@@ -186,7 +193,9 @@ class Emission:
             packed = StoredEvent(event_id, item.mail_class, item.event.body).pack()
             events += (own, packed, " ".join(places))
         dead = self._config.dead
-        args: list[Any] = [table.version, token, TOKEN_MS, OWN_ID_MS, dead.max_bytes, int(dead.keep_days * DAY_MS)]
+        # What was perhaps pushed, and is in the spool as well, may be pushed from there much later.
+        life = TOKEN_MS if self._config.spool.path is None else OWN_ID_MS
+        args: list[Any] = [table.version, token, life, OWN_ID_MS, dead.max_bytes, int(dead.keep_days * DAY_MS)]
         return Call("push", [*args, len(positions), *queues, *events])
 
     def _describe(self, queue: str, route: Route) -> tuple[str, int, int]:
@@ -195,7 +204,8 @@ class Emission:
         return queue, milliseconds(delay), max(1, delivery.max_backlog // route.queues)
 
 
-def _stem() -> str:
+def generated_id() -> str:
+    """An id for an event, and a token for a call."""
     return f"msg_{os.urandom(12).hex()}"
 
 

@@ -1,68 +1,68 @@
-"""Notifier and AsyncNotifier: what a mail engine calls. They carry the steps of ``emission.py`` to Redis."""
+"""Notifier and AsyncNotifier: what a mail engine calls. ``carrier.py`` carries the events to Redis.
+
+With a spool (`spool.path`) they are kept in local files while Redis does not take them: ``spool/keeper.py``.
+"""
 
 import asyncio
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from kasplo_notify import embedded
+from kasplo_notify.carrier import AsyncCarrier, Carrier
 from kasplo_notify.config import Config, RedisConfig
-from kasplo_notify.emission import Emission, Prepared, Receipt, prepare_many, prepare_one
-from kasplo_notify.errors import ConfigError, PushError, StorageUnavailable
+from kasplo_notify.emission import Prepared, Receipt, prepare_many, prepare_one
+from kasplo_notify.errors import ConfigError, PushError
 from kasplo_notify.forking import disown_after_fork, starting
-from kasplo_notify.patience import Patience, late
 
 if TYPE_CHECKING:
-    from kasplo_notify.routing import RouteTable
-    from kasplo_notify.store import AsyncStore, Call, Store
-
-# A call gives up within a second: Redis is waited for TIMEOUT at a time, and after `patience.GIVE_UP` no try begins.
-TIMEOUT: Final = 0.4
-CONNECTIONS: Final = 8
-
-
-def _import() -> None:
-    """What only an emit needs; 0.1 to 0.3 s, which are not counted as waiting for Redis."""
-    with starting():
-        import tenacity  # noqa: F401
-
-        import kasplo_notify.store  # noqa: F401
+    from kasplo_notify.spool.keeper import Keeper
 
 
 class _Base:
-    """What both notifiers share: the configuration and the cached routes."""
+    """What both notifiers share: the configuration, and the spool if there is one."""
 
     def __init__(self, url: str | None = None, *, config: Config | None = None) -> None:
         if config is not None and (url is not None or not isinstance(config, Config)):
             raise ConfigError("a notifier takes a Redis URL, or config=Config(...), not both and nothing else")
         with starting():
             self.config = _load(url) if config is None else config
-        self._routes: RouteTable | None = None
-        self.disown()
-        disown_after_fork(self)
+            self._keeper = self._spool()
 
     def disown(self) -> None:
         """Begin anew in a forked child. It is called by itself; the connections stay the parent's."""
         raise NotImplementedError
 
-    def _url(self) -> str:
-        url = self.config.redis.url
-        return embedded.attached_url(self.config) if url == "embedded" else url
+    def _spool(self) -> "Keeper | None":
+        if self.config.spool.path is None:
+            return None
+        from kasplo_notify.spool.keeper import Keeper
+
+        keeper = Keeper(self.config)
+        # Also of a notifier that nobody closed: its thread ends with it, and at the end of the interpreter.
+        weakref.finalize(self, keeper.close)
+        return keeper
 
 
 class Notifier(_Base):
     """Emits events from any number of threads; usable after a fork.
+
+    With a spool, an event that Redis does not take within a second (or refuses, being full) is kept in a local file,
+    and its receipt says `spooled`. From then on events go there at once, without a try, until a thread of this
+    notifier has reached Redis again: it looks after a second, then in intervals that grow to five.
 
     Args:
         url: A Redis URL; the configuration's when None.
         config: A whole configuration, instead of the one that is loaded from file and environment.
 
     Raises:
-        ConfigError: The configuration is wrong.
+        ConfigError: The configuration is wrong, or the spool's folder cannot be used.
     """
 
-    _store: "Store | None"
+    def __init__(self, url: str | None = None, *, config: Config | None = None) -> None:
+        super().__init__(url, config=config)
+        self._carrier = Carrier(self.config)
+        disown_after_fork(self)
 
     def emit(
         self,
@@ -83,11 +83,12 @@ class Notifier(_Base):
 
         Raises:
             InvalidEvent: The event is not as EVENTS.md says; nothing was queued.
-            StorageUnavailable: Redis did not answer within a second; `event_ids` completes the call later.
-            QueueFull: Redis has no memory left.
+            StorageUnavailable: Redis did not answer within a second, and there is no spool, or it failed as well;
+                `event_ids` completes the call later.
+            QueueFull: Redis has no memory left, and there is no spool, or it failed as well.
         """
         prepared = prepare_one(event, {**fields, "mail_class": mail_class, "event_id": event_id})
-        return self._run([prepared])[0]
+        return self._push([prepared])[0]
 
     def emit_many(self, events: Iterable[Mapping[str, object]]) -> list[Receipt]:
         """Queue many events; each a mapping that may hold `mail_class` and `event_id` beside its fields.
@@ -97,17 +98,16 @@ class Notifier(_Base):
 
         Raises:
             InvalidEvent: One of them is not as EVENTS.md says; nothing was queued.
-            StorageUnavailable, QueueFull: Not all were pushed; `event_ids` holds the ids of all and `pushed` how
-                many are certainly queued. The same call with these ids completes it without duplicates.
+            StorageUnavailable, QueueFull: Not all were pushed or kept; `event_ids` holds the ids of all and `pushed`
+                how many are certainly queued. The same call with these ids completes it without duplicates.
         """
-        return self._run(prepare_many(events))
+        return self._push(prepare_many(events))
 
     def close(self) -> None:
-        """Close the connections. The next emit opens them again."""
-        with starting():
-            store, self._store = self._store, None
-        if store is not None:
-            store.close()
+        """Close the connections. The next emit opens them again. What is in the spool stays there meanwhile."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self._carrier.close()
 
     def __enter__(self) -> Self:
         return self
@@ -118,80 +118,37 @@ class Notifier(_Base):
         self.close()
 
     def disown(self) -> None:
-        self._store = None
-        # One seat for each connection: in the client's queue a thread would wait for longer than it has time. This
-        # queue is a semaphore in C, 2 microseconds faster than that of threading.
-        self._seats: SimpleQueue[None] = SimpleQueue()
-        for _ in range(CONNECTIONS):
-            self._seats.put(None)
+        self._carrier.disown()
+        if self._keeper is not None:
+            self._keeper.disown()
 
-    def _run(self, prepared: Sequence[Prepared]) -> list[Receipt]:
-        if self._store is None:
-            _import()
-        emission, patience = Emission(self.config, self._routes, prepared), Patience()
-        steps = emission.steps()
+    def _push(self, prepared: Sequence[Prepared]) -> list[Receipt]:
+        keeper = self._keeper
+        if keeper is None:
+            return self._carrier.push(prepared)
+        if keeper.away and prepared:
+            prepared, kept = keeper.try_to_keep(prepared)
+            if kept is not None:
+                return kept
+        emission = self._carrier.emission(prepared)
         try:
-            step = next(steps)
-            while True:
-                try:
-                    reply = self._perform(step, patience)
-                except PushError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(reply)
-                    patience.heed(len(emission.receipts))
-        except StopIteration as done:
-            self._routes = emission.routes
-            receipts: list[Receipt] = done.value
-            return receipts
-
-    def _perform(self, step: "Call | str", patience: Patience) -> Any:
-        patience.check()
-        try:
-            return self._ask(step, patience)
-        except StorageUnavailable as error:
-            if patience.ends_with(error):
-                raise
-            from tenacity import Retrying
-
-            return Retrying(**patience.tries())(self._ask, step, patience)
-
-    def _ask(self, step: "Call | str", patience: Patience) -> Any:
-        seats = self._seats
-        try:
-            seats.get(timeout=patience.left())
-        except Empty:
-            raise StorageUnavailable(
-                "all connections to Redis are busy, or wait for a server that does not answer: check that it runs, or "
-                "emit fewer at once, or many with emit_many"
-            ) from None
-        try:
-            store = self._store or self._connected()
-            if isinstance(step, str):
-                return store.read(("GET", store.keys("version")), ("GET", store.keys.routes))
-            return store.run(step)
-        finally:
-            seats.put(None)
-
-    def _connected(self) -> "Store":
-        url = self._url()
-        with starting():
-            if self._store is None:
-                from kasplo_notify.store import Store, connect
-
-                client = connect(url, timeout=TIMEOUT, connections=CONNECTIONS)
-                self._store = Store(client, self.config.redis.prefix)
-            return self._store
+            receipts = self._carrier.carry(emission)
+        except PushError as error:
+            return keeper.keep_rest(prepared, emission.receipts, error)
+        keeper.start()
+        return receipts
 
 
 class AsyncNotifier(_Base):
     """As :class:`Notifier`, awaited. It may be used from one event loop after another.
 
-    Cancelling an emit stops the waiting, not the emit: it may have been, or still be, pushed.
+    Cancelling an emit stops the waiting, not the emit: it may have been, or still be, pushed or kept.
     """
 
-    _store: "AsyncStore | None" = None
-    _loop: asyncio.AbstractEventLoop | None
+    def __init__(self, url: str | None = None, *, config: Config | None = None) -> None:
+        super().__init__(url, config=config)
+        self._carrier = AsyncCarrier(self.config)
+        disown_after_fork(self)
 
     async def emit(
         self,
@@ -203,17 +160,17 @@ class AsyncNotifier(_Base):
     ) -> Receipt:
         """As :meth:`Notifier.emit`."""
         prepared = prepare_one(event, {**fields, "mail_class": mail_class, "event_id": event_id})
-        return (await self._run([prepared]))[0]
+        return (await self._push([prepared]))[0]
 
     async def emit_many(self, events: Iterable[Mapping[str, object]]) -> list[Receipt]:
         """As :meth:`Notifier.emit_many`."""
-        return await self._run(prepare_many(events))
+        return await self._push(prepare_many(events))
 
     async def close(self) -> None:
-        """Close the connections. The next emit opens them again."""
-        store, self._store = self._store, None
-        if store is not None and self._loop is asyncio.get_running_loop():
-            await store.close()
+        """As :meth:`Notifier.close`."""
+        if self._keeper is not None:
+            await asyncio.to_thread(self._keeper.close)
+        await self._carrier.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -224,68 +181,26 @@ class AsyncNotifier(_Base):
         await self.close()
 
     def disown(self) -> None:
-        # Kept from the garbage collector: closing it would take its sockets out of the epoll set, which a child
-        # shares with its parent.
-        self._left, self._store, self._loop = self._store, None, None
+        self._carrier.disown()
+        if self._keeper is not None:
+            self._keeper.disown()
 
-    async def _run(self, prepared: Sequence[Prepared]) -> list[Receipt]:
-        if self._store is None:
-            _import()
-        emission, patience = Emission(self.config, self._routes, prepared), Patience()
-        steps = emission.steps()
+    async def _push(self, prepared: Sequence[Prepared]) -> list[Receipt]:
+        keeper = self._keeper
+        if keeper is None:
+            return await self._carrier.push(prepared)
+        # A disk may take its time: the loop does not wait for it.
+        if keeper.away and prepared:
+            prepared, kept = await asyncio.to_thread(keeper.try_to_keep, prepared)
+            if kept is not None:
+                return kept
+        emission = self._carrier.emission(prepared)
         try:
-            step = next(steps)
-            while True:
-                try:
-                    reply = await self._perform(step, patience)
-                except PushError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(reply)
-                    patience.heed(len(emission.receipts))
-        except StopIteration as done:
-            self._routes = emission.routes
-            receipts: list[Receipt] = done.value
-            return receipts
-
-    async def _perform(self, step: "Call | str", patience: Patience) -> Any:
-        patience.check()
-        try:
-            return await self._ask(step)
-        except StorageUnavailable as error:
-            if patience.ends_with(error):
-                raise
-            from tenacity import AsyncRetrying
-
-            return await AsyncRetrying(**patience.tries())(self._ask_in_time, step, patience)
-
-    async def _ask_in_time(self, step: "Call | str", patience: Patience) -> Any:
-        """Ask again, for no longer than the time that is left: it would wait for a connection, then for Redis.
-
-        The first try does without: asyncio.timeout costs as much as half an emit.
-        """
-        try:
-            async with asyncio.timeout(patience.left() + TIMEOUT):
-                return await self._ask(step)
-        except TimeoutError:
-            raise late() from None
-
-    async def _ask(self, step: "Call | str") -> Any:
-        store = self._connected()
-        if isinstance(step, str):
-            return await store.read(("GET", store.keys("version")), ("GET", store.keys.routes))
-        return await store.run(step)
-
-    def _connected(self) -> "AsyncStore":
-        loop = asyncio.get_running_loop()
-        if self._store is None or self._loop is not loop:
-            url = self._url()
-            with starting():
-                from kasplo_notify.store import AsyncStore, connect_async
-
-                client = connect_async(url, timeout=TIMEOUT, connections=CONNECTIONS)
-                self._store, self._loop = AsyncStore(client, self.config.redis.prefix), loop
-        return self._store
+            receipts = await self._carrier.carry(emission)
+        except PushError as error:
+            return await asyncio.to_thread(keeper.keep_rest, prepared, emission.receipts, error)
+        keeper.start()
+        return receipts
 
 
 def _load(url: str | None) -> Config:

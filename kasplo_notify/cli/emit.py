@@ -35,7 +35,8 @@ def emit(session: Session, file: str, *, mail_class: str | None) -> None:
     A line is one object: an event's fields, with mail_class and event_id beside them. A bad line is named by
     its number and the reason, and the others are sent; then the exit code is 1. Events keep their
     order. A line is sent when it comes, so `tail -F events.jsonl | kasplo-notify emit` works. With an event_id of
-    your own in each line, the same file can be sent again within an hour without duplicates.
+    your own in each line, the same file can be sent again within an hour without duplicates. While Redis is away
+    or full, events go to the spool, if there is one.
 
     Example: kasplo-notify events scomp | tail -1 | kasplo-notify emit --mail-class promo
     """
@@ -79,6 +80,7 @@ class _Run:
     refused: int = 0
     unrouted: int = 0
     repeated: int = 0
+    spooled: int = 0
     resume_at: int = 1
     seen: int = 0
     told_at: float = 0.0
@@ -97,7 +99,10 @@ class _Run:
         self.out.done()
         unrouted = f", {self.unrouted:,} of them matched no endpoint" if self.unrouted else ""
         repeated = f", {self.repeated:,} known by their event_id and left alone" if self.repeated else ""
-        click.echo(f"{self.emitted:,} emitted{unrouted}{repeated}, {self.refused:,} refused.", err=True)
+        spooled = f", {self.spooled:,} of them into the spool" if self.spooled else ""
+        click.echo(f"{self.emitted:,} emitted{unrouted}{spooled}{repeated}, {self.refused:,} refused.", err=True)
+        if self.spooled:
+            click.echo("When Redis is back, and nothing else emits here: kasplo-notify spool flush", err=True)
 
     def how_to_resume(self, file: str) -> str:
         """Where to begin next time, as an instruction."""
@@ -149,7 +154,8 @@ class _Run:
             repeated = sum(receipt.repeated for receipt in receipts)
             self.emitted += len(receipts) - repeated
             self.repeated += repeated
-            self.unrouted += sum(not receipt.endpoints and not receipt.repeated for receipt in receipts)
+            self.spooled += sum(receipt.spooled for receipt in receipts)
+            self.unrouted += sum(not (each.endpoints or each.repeated or each.spooled) for each in receipts)
             self.batch, self.batch_bytes = [], 0
         self.resume_at = self.seen + 1
 

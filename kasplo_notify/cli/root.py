@@ -19,7 +19,7 @@ from kasplo_notify.errors import nearest, quoted
 _COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Run": {"up": "run", "worker": "run"},
     "Subscribers": {"endpoint": "endpoint", "route": "route"},
-    "Events": {"events": "events", "emit": "emit"},
+    "Events": {"events": "events", "emit": "emit", "spool": "spool"},
     "Watch": {"status": "status", "attempts": "attempts", "dead": "dead"},
     "Set up": {"config": "config"},
 }
@@ -33,7 +33,8 @@ def _remember(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         setattr(session, param.name, value)
 
 
-def _global_options(*, hidden: bool) -> list[click.Parameter]:
+def global_options(*, hidden: bool) -> list[click.Parameter]:
+    """The options that every command takes."""
     return [
         click.Option(
             ["--config", "config_file"],
@@ -65,7 +66,7 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.help = _keep_lines(self.help)
-        self.params += _global_options(hidden=True)
+        self.params += global_options(hidden=True)
 
 
 class Group(click.Group):
@@ -139,7 +140,7 @@ class Root(Group):
 
 @click.group(
     cls=Root,
-    params=_global_options(hidden=False),
+    params=global_options(hidden=False),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(kasplo_notify.__version__, prog_name="kasplo-notify", message="%(prog)s %(version)s")

@@ -15,14 +15,19 @@ local current = version()
 if current ~= ARGV[1] then return {'stale', current} end
 if ARGV[2] ~= '' and redis.call('EXISTS', base .. 'pushed:' .. ARGV[2]) == 1 then return {'repeated', 0} end
 
--- Whether an event of this id was pushed before: by itself, or as one of those that a chunk made ids for. Its token is
--- "<stem>." and holds how many: ids "<stem>-0" up to that.
+-- The key of the chunk that may have made this id, and its number there: ids "<stem>-0", "<stem>-1", ... are of "<stem>."
+local function chunk_of(id)
+  local stem, number = string.match(id, '^(msg_%x+)%-(%d+)$')
+  if not stem or (number ~= '0' and string.sub(number, 1, 1) == '0') then return nil end
+  return base .. 'pushed:' .. stem .. '.', tonumber(number)
+end
+
+-- Whether an event of this id was pushed before: by itself, or in the chunk that made its id.
 local function applied(id)
   if id == '' then return false end
   if redis.call('EXISTS', base .. 'pushed:' .. id) == 1 then return true end
-  local stem, number = string.match(id, '^(msg_%x+)%-(%d+)$')
-  if not stem or (number ~= '0' and string.sub(number, 1, 1) == '0') then return false end
-  return tonumber(number) < tonumber(redis.call('GET', base .. 'pushed:' .. stem .. '.') or 0)
+  local chunk, number = chunk_of(id)
+  return chunk ~= nil and number < tonumber(redis.call('GET', chunk) or 0)
 end
 
 local queues, at = {}, 8
@@ -52,6 +57,15 @@ local function append(queue, packed)
   end
 end
 
+-- A chunk that is completed event by event is closed: when its own push arrives after all, held up in the network for
+-- longer than its producer waited, it changes nothing.
+local closed
+local function close_chunk(id)
+  local chunk = chunk_of(id)
+  if chunk and chunk ~= closed then redis.call('SET', chunk, 0, 'NX', 'PX', ARGV[4]) end
+  closed = chunk
+end
+
 local pushed, unrouted, position = 0, 0, 0
 local reply = {'pushed', 0}
 while at <= #ARGV do
@@ -62,7 +76,10 @@ while at <= #ARGV do
     reply[#reply + 1] = position
   else
     for queue in string.gmatch(positions, '%d+') do append(queues[tonumber(queue)], packed) end
-    if own ~= '' then redis.call('SET', base .. 'pushed:' .. own, 1, 'PX', ARGV[4]) end
+    if own ~= '' then
+      redis.call('SET', base .. 'pushed:' .. own, 1, 'PX', ARGV[4])
+      close_chunk(own)
+    end
     pushed = pushed + 1
     if positions == '' then unrouted = unrouted + 1 end
   end

@@ -22,7 +22,8 @@
 --   version             string  the registry's version
 --   counters            hash    emitted, unrouted, dead letters dropped, and the like
 --   pushed:<id>         string  an event that was pushed by a call of its own, or with an id of its caller
---   pushed:<stem>.      string  a chunk that was pushed: how many ids "<stem>-<n>" were made for it
+--   pushed:<stem>.      string  a chunk that was pushed: how many ids "<stem>-<n>" were made for it; 0: one that is
+--                               being completed event by event
 --   idle, busy          zset    worker -> until when that is believed
 --   calling, maintenance  string  the worker whose turn it is to ask for a drain, or to repair; they expire
 --

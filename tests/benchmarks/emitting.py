@@ -6,9 +6,9 @@ from statistics import mean
 from typing import Any, cast
 
 from kasplo_notify import Notifier
+from kasplo_notify.carrier import CONNECTIONS, TIMEOUT
 from kasplo_notify.console import Console
 from kasplo_notify.events import validate
-from kasplo_notify.notifier import CONNECTIONS, TIMEOUT
 from kasplo_notify.store import connect
 from kasplo_notify.stored import StoredEvent
 

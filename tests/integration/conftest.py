@@ -8,7 +8,7 @@ import fakeredis
 import pytest
 import redis
 
-from kasplo_notify import notifier, patience, store
+from kasplo_notify import carrier, patience, store
 from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.dead import DeadLetters
 from kasplo_notify.registry import Registry
@@ -59,7 +59,7 @@ def config(wire: Wire) -> Config:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """emit() waits as long as a busy machine takes: for claims about what is stored, not about how soon."""
-    monkeypatch.setattr(notifier, "TIMEOUT", 20.0)
+    monkeypatch.setattr(carrier, "TIMEOUT", 20.0)
     monkeypatch.setattr(patience, "GIVE_UP", 20.0)
 
 

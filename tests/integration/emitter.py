@@ -53,5 +53,7 @@ class AsyncioEmitter:
         return self._loop.run_until_complete(self._notifier.emit_many(events))
 
     def close(self) -> None:
+        if self._loop.is_closed():
+            return
         self._loop.run_until_complete(self._notifier.close())
         self._loop.close()

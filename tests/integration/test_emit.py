@@ -27,10 +27,10 @@ from kasplo_notify import (
     emission,
     patience,
 )
+from kasplo_notify.carrier import CONNECTIONS
 from kasplo_notify.config import DeliveryConfig, RedisConfig
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.errors import NotifyError
-from kasplo_notify.notifier import CONNECTIONS
 from kasplo_notify.registry import Registry
 from kasplo_notify.stored import StoredEvent
 from tests.integration.emitter import Emitter

@@ -71,6 +71,29 @@ def test_an_id_that_only_looks_like_one_of_a_chunk_is_another_event(shard: Shard
     assert shard.push(derived, own=True, token="other") == ("pushed", 1)
 
 
+def test_a_push_that_arrives_after_its_events_were_completed_one_by_one_changes_nothing(shard: Shard) -> None:
+    """It was held up in the network for longer than its producer waited."""
+    assert shard.push("msg_aa-0", own=True, token="u") == ("pushed", 1)
+    assert shard.push("msg_aa-0", "msg_aa-1", token="msg_aa.") == ("repeated", 0)
+    assert shard.new() == ["msg_aa-0"]
+    # And those that are not completed yet are not taken for pushed.
+    assert shard.push("msg_aa-0", "msg_aa-1", own=True, token="v") == ("pushed", 1)
+    assert shard.new() == ["msg_aa-0", "msg_aa-1"]
+    assert HOUR - 60_000 < shard.client.pttl(shard.keys("pushed:msg_aa.")) <= HOUR
+
+
+def test_an_id_behind_those_of_a_chunk_does_not_make_it_forgotten(shard: Shard) -> None:
+    shard.push("msg_aa-0", "msg_aa-1", token="msg_aa.")
+    assert shard.push("msg_aa-2", own=True, token="u") == ("pushed", 1)
+    assert shard.push("msg_aa-0", "msg_aa-1", own=True, token="v") == ("pushed", 0)
+
+
+def test_a_single_push_that_arrives_after_its_event_was_completed_changes_nothing(shard: Shard) -> None:
+    assert shard.push("msg_aa", own=True, token="u") == ("pushed", 1)
+    assert shard.push("msg_aa", token="msg_aa") == ("repeated", 0)
+    assert shard.new() == ["msg_aa"]
+
+
 def test_an_event_that_nobody_wants_is_counted(shard: Shard) -> None:
     assert shard.push("a", "b", queues=[]) == ("pushed", 2)
     assert shard.counters() == {"emitted": "2", "unrouted": "2"}

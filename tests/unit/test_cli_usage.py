@@ -59,6 +59,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "endpoint rotate-secret",
         *(f"dead {name}" for name in ("list", "show", "replay", "purge", "export")),
         *("config check", "config show"),
+        *("spool", "spool flush"),
     }
 
 
@@ -192,7 +193,7 @@ def test_what_is_no_text_is_no_answer(answer: str, monkeypatch: pytest.MonkeyPat
 def test_every_command_that_reads_takes_json() -> None:
     """All do, but for those that change something or stay."""
     acting = {"up", "worker", "emit", "endpoint update", "endpoint pause", "endpoint resume", "endpoint remove"}
-    acting |= {"dead replay", "dead purge"}
+    acting |= {"dead replay", "dead purge", "spool flush"}
     found = {" ".join(path): command for path, command in leaves(root)}
     assert acting <= found.keys()
     for name in found.keys() - acting:

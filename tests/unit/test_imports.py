@@ -52,7 +52,9 @@ embedded:         config datadir errors server_process server_program
 
 emission:         config endpoint errors events routing store stored
 patience:         errors
-notifier:         config embedded emission errors forking patience routing store
+carrier:          config embedded emission errors forking patience routing store
+spool:            carrier config datadir emission errors events forking
+notifier:         carrier config emission errors forking spool
 kasplo_notify:    config emission errors forking notifier
 testing:          emission
 
@@ -83,9 +85,9 @@ demo_screen:      console invocation receiver
 demo:             catalogue config config_sections console datadir demo_screen embedded endpoint errors notifier
                   receiver registry signature stopping store supervisor
 up:               config console datadir embedded errors invocation registry stopping store supervisor
-cli:              catalogue config console dead demo emission endpoint endpoint_checks errors events guard headers
-                  json_lines kasplo_notify notifier outcome registry request routing signature status stored
-                  supervisor transport up verdict workers
+cli:              carrier catalogue config console dead demo emission endpoint endpoint_checks errors events guard
+                  headers json_lines kasplo_notify notifier outcome registry request routing signature spool status
+                  stored supervisor transport up verdict workers
 __main__:         cli
 """
 
@@ -94,7 +96,7 @@ HEAVY = {
     "rq": "workers",
     "redis": "storage_errors store workers",
     "aiohttp": "transport exchange failures resolver receiver",
-    "tenacity": "backoff notifier patience",
+    "tenacity": "backoff carrier patience",
     "click": "cli",
     "platformdirs": "config_sections",
 }
