@@ -7,8 +7,9 @@ import click
 
 from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import clipped, counted, document, printable, table
+from kasplo_notify.cli.text import clipped, document, printable, table
 from kasplo_notify.config import toml
+from kasplo_notify.quantities import counted
 
 _WIDEST: Final = 60
 

@@ -15,9 +15,10 @@ from kasplo_notify.cli.numbers import MOST, Whole
 from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.selection import fail_if_missing, letter_for_emit, letter_json, selection_options
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, clipped, counted, document, fields, table
+from kasplo_notify.cli.text import Cell, clipped, document, fields, table
 from kasplo_notify.dead import DeadLetter, DeadLetters, Selection
 from kasplo_notify.errors import quoted
+from kasplo_notify.quantities import counted
 from kasplo_notify.registry import Registry
 from kasplo_notify.status import dead_count
 

@@ -11,7 +11,8 @@ from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.sample import test
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.states import record_json, record_rows, state_cell, state_json
-from kasplo_notify.cli.text import Cell, counted, document, fields, table
+from kasplo_notify.cli.text import Cell, document, fields, table
+from kasplo_notify.quantities import counted
 from kasplo_notify.registry import Registry
 from kasplo_notify.status import EndpointStatus, read_overview
 

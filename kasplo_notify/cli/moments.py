@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from kasplo_notify.errors import quoted
+from kasplo_notify.quantities import span
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*([smhdw])", re.ASCII | re.IGNORECASE)
@@ -67,13 +68,3 @@ def iso(ms: float) -> str | None:
     except (ValueError, OverflowError, OSError):
         return None
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") if ms else None
-
-
-def span(seconds: float) -> str:
-    """A duration in its two largest units: `45 s`, `3 h 20 min`."""
-    rest = max(0, round(seconds))
-    for unit, size, below, below_size in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if rest >= size:
-            more = rest % size // below_size
-            return f"{rest // size} {unit}" + (f" {more} {below}" if more else "")
-    return f"{rest} s"

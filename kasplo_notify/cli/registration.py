@@ -11,7 +11,7 @@ import click
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.cli.ask import ask
 from kasplo_notify.cli.errors import FAILED, Refused, complain, let_go_of_stdout
-from kasplo_notify.cli.moments import Span, iso, local, span
+from kasplo_notify.cli.moments import Span, iso, local
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.states import record_json, record_rows
@@ -20,6 +20,7 @@ from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.endpoint_checks import change_endpoint, make_endpoint
 from kasplo_notify.errors import EndpointError, quoted
 from kasplo_notify.headers import check_headers, parse_header
+from kasplo_notify.quantities import span
 from kasplo_notify.signature import check_secret, generate_secret
 from kasplo_notify.status import redis_ms
 

@@ -5,8 +5,9 @@ import click
 from kasplo_notify.cli.event_types import EVENT_TYPE
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, Painted, counted, document, table
+from kasplo_notify.cli.text import Cell, Painted, document, table
 from kasplo_notify.events import check_mail_class
+from kasplo_notify.quantities import counted
 
 
 @click.command(cls=Command)

@@ -10,7 +10,6 @@ import click
 
 from kasplo_notify.cli.errors import FAILED
 from kasplo_notify.cli.event_types import EVENT_TYPE
-from kasplo_notify.cli.moments import span
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.text import clipped, document, masked_header, paint, printable
@@ -19,6 +18,7 @@ from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.events import EVENT_TYPES, validate
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.outcome import Outcome
+from kasplo_notify.quantities import span
 from kasplo_notify.request import Request, RequestBuilder
 from kasplo_notify.routing import ANY, DEFAULT
 from kasplo_notify.status import redis_ms

@@ -2,10 +2,11 @@
 
 from typing import Any, Final
 
-from kasplo_notify.cli.moments import iso, local, span
+from kasplo_notify.cli.moments import iso, local
 from kasplo_notify.cli.text import Cell, Painted, masked_basic, masked_header, masked_secret
 from kasplo_notify.config import Config
 from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.quantities import span
 from kasplo_notify.status import EndpointStatus
 
 _COLOURS: Final = {

@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
-from kasplo_notify.cli.moments import iso, span
+from kasplo_notify.cli.moments import iso
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.states import state_cell, state_json
-from kasplo_notify.cli.text import Cell, Painted, counted, document, fields, table
+from kasplo_notify.cli.text import Cell, Painted, document, fields, table
+from kasplo_notify.quantities import counted, span
 from kasplo_notify.status import EndpointStatus, Overview, read_overview
 
 

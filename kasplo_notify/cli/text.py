@@ -91,11 +91,6 @@ def document(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """`1 event`, `1,204 events`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def _value(cell: Cell) -> str | int:
     return cell.text if isinstance(cell, Painted) else cell
 

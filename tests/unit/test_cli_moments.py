@@ -5,7 +5,7 @@ import time
 import click
 import pytest
 
-from kasplo_notify.cli.moments import Moment, iso, local, span
+from kasplo_notify.cli.moments import Moment, iso, local
 
 
 @pytest.mark.parametrize(
@@ -44,19 +44,3 @@ def test_a_moment_in_json_is_utc_and_never_is_null() -> None:
     assert iso(0) is None
     assert iso(1e300) is None
     assert local(1e300) == "?"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (-3, "0 s"),
-        (45.4, "45 s"),
-        (60, "1 min"),
-        (200, "3 min 20 s"),
-        (12_000, "3 h 20 min"),
-        (90_000, "1 d 1 h"),
-    ],
-)
-def test_a_span_is_told_in_its_two_largest_units(seconds: float, words: str) -> None:
-    assert span(seconds) == words

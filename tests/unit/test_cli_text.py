@@ -5,7 +5,6 @@ import pytest
 from kasplo_notify.cli.text import (
     Painted,
     clipped,
-    counted,
     fields,
     masked_basic,
     masked_header,
@@ -87,7 +86,3 @@ def test_a_header_that_looks_like_a_credential_is_masked(name: str, value: str, 
 def test_of_secrets_only_their_kind_is_shown() -> None:
     assert masked_secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw") == "whsec_***"
     assert masked_basic("joe:hunter2:x") == "joe:***"
-
-
-def test_numbers_are_counted_in_english() -> None:
-    assert [counted(number, "event") for number in (0, 1, 1204)] == ["0 events", "1 event", "1,204 events"]
