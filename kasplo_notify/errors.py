@@ -8,6 +8,7 @@
     |   `-- EndpointExists             the name is taken
     |-- PushError                      valid events that are not, or not all, stored
     |   |-- StorageUnavailable         Redis cannot be reached, or did not answer in time
+    |   |   |-- StorageRefused           Redis answers, and does not do this for us: an ACL, a command it lacks
     |   |   `-- StorageBroken            Redis answers, and a record in it is not as it should be; do not try again
     |   `-- QueueFull                  Redis has no memory left
     `-- AlreadyRunning                 the embedded server of this data folder belongs to another process
@@ -73,6 +74,10 @@ class PushError(NotifyError):
 
 class StorageUnavailable(PushError):
     """Redis cannot be reached or did not answer in time: what was sent last may or may not be stored."""
+
+
+class StorageRefused(StorageUnavailable):
+    """Redis answers, but not this: the login may not ask for it, or the server does not know it."""
 
 
 class StorageBroken(StorageUnavailable):

@@ -238,7 +238,7 @@ class Registry:
         """What endpoints have waiting, by name."""
         _now, *rows = self.store.run(Call("backlog", [milliseconds(self.config.delivery.delay), *names]))
         return {
-            name: Backlog(waiting=waiting, retrying=retrying, dead=dead, late_ms=int(late))
+            name: Backlog(waiting=int(waiting), retrying=int(retrying), dead=int(dead), late_ms=int(late))
             for name, (waiting, retrying, dead, late) in zip(names, rows, strict=True)
         }
 

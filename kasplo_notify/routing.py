@@ -88,6 +88,11 @@ class RouteTable:
         routes = [_read(row) for row in (orjson.loads(stored) if stored else [])]
         return cls((version or b"0").decode(), routes)
 
+    @property
+    def endpoints(self) -> set[str]:
+        """The names of all endpoints that get anything."""
+        return {route.endpoint for route in self._routes}
+
     def of_endpoints(self, names: Collection[str]) -> list[Route]:
         """The routes of these endpoints."""
         return [route for route in self._routes if route.endpoint in names]

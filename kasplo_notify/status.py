@@ -139,23 +139,47 @@ def read_overview(registry: Registry, only: str | None = None, *, removed: bool 
         ("ZCOUNT", keys("idle"), now_ms, "+inf"),
         ("ZCOUNT", keys("busy"), now_ms, "+inf"),
     )
-    health, backlog = registry.health(names), registry.backlog(names)
     return Overview(
         now_ms=now_ms,
-        endpoints=tuple(
-            EndpointStatus(
-                name=name,
-                endpoint=endpoints.get(name),
-                broken=reasons.get(name, ""),
-                health=health[name],
-                backlog=backlog[name],
-                now_ms=now_ms,
-            )
-            for name in names
-        ),
+        endpoints=read_statuses(registry, names, endpoints=endpoints, broken=reasons, now_ms=now_ms),
         counters={name.decode(errors="replace"): int(value) for name, value in counters.items()},
         idle=idle,
         busy=busy,
+    )
+
+
+def read_statuses(
+    registry: Registry,
+    names: Sequence[str],
+    *,
+    endpoints: Mapping[str, Endpoint],
+    broken: Mapping[str, str],
+    now_ms: int,
+) -> tuple[EndpointStatus, ...]:
+    """How things stand with these endpoints.
+
+    Args:
+        registry: The registry.
+        names: Whose.
+        endpoints: The readable records, by name.
+        broken: Why the others are not readable, by name.
+        now_ms: Unix milliseconds by Redis' clock.
+
+    Raises:
+        StorageBroken: A key of one of them is not what it should be.
+        StorageUnavailable: Redis does not answer.
+    """
+    health, backlog = registry.health(names), registry.backlog(names)
+    return tuple(
+        EndpointStatus(
+            name=name,
+            endpoint=endpoints.get(name),
+            broken=broken.get(name, ""),
+            health=health[name],
+            backlog=backlog[name],
+            now_ms=now_ms,
+        )
+        for name in names
     )
 
 

@@ -13,14 +13,14 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from kasplo_notify.errors import NotifyError, QueueFull, StorageBroken, StorageUnavailable
+from kasplo_notify.errors import NotifyError, QueueFull, StorageBroken, StorageRefused, StorageUnavailable
 
 # What stands for "not now": a replica, a failover, a script that runs for too long, a disk that cannot be written.
 _NOT_NOW = (ReadOnlyError, ClusterDownError, TryAgainError, AskError)
 _NOT_NOW_CODES = ("BUSY ", "MISCONF ", "NOREPLICAS ")
-# What the operator has to mend: the beginning of the server's words -> what to do.
-_REMEDIES = {
-    "DB index is out of range": "Redis does not have this database: {}. Check the number at the end of redis.url",
+_NO_DATABASE = "DB index is out of range"
+# What the server lacks: the beginning of its words -> what to do.
+_LACKING = {
     "unknown command": "Redis lacks a command: {}. It has to be Redis 7.0 or Valkey 7.2, or newer",
     "Error compiling script": "Redis cannot read a script: {}. It has to be Redis 7.0 or Valkey 7.2, or newer",
 }
@@ -39,10 +39,14 @@ def explain(error: RedisError | OSError) -> NotifyError:
     if isinstance(error, AuthenticationError | AuthenticationWrongNumberOfArgsError):
         return StorageUnavailable(f"Redis refuses the login: {text}. Check redis.url")
     if isinstance(error, NoPermissionError):
-        return StorageUnavailable(f"Redis denies the login something: {words}. Let it (ACL SETUSER)")
-    for beginning, remedy in _REMEDIES.items():
+        return StorageRefused(f"Redis denies the login something: {words}. Let it (ACL SETUSER)")
+    if words.startswith(_NO_DATABASE):
+        return StorageUnavailable(
+            f"Redis does not have this database: {words}. Check the number at the end of redis.url"
+        )
+    for beginning, remedy in _LACKING.items():
         if words.startswith(beginning):
-            return StorageUnavailable(remedy.format(words))
+            return StorageRefused(remedy.format(words))
     if isinstance(error, ResponseError) and not isinstance(error, _NOT_NOW) and not text.startswith(_NOT_NOW_CODES):
         return StorageBroken(f"a record in Redis is not as it should be: {words}")
     return StorageUnavailable(f"Redis is not available: {text}. Check redis.url and that the server runs")

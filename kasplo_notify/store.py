@@ -29,6 +29,7 @@ SHARD = "0"
 _SCRIPTS = Path(__file__).parent / "scripts"
 _READS = {"claim", "read"}
 _PARTS = {"shared", "read_queue"}
+_FLAGS = {"push": "#!lua\n", "backlog": "#!lua flags=no-writes\n"}
 Arg = str | bytes | int | float
 Command = tuple[Arg, ...]
 Reply = TypeVar("Reply")
@@ -67,8 +68,11 @@ class Script:
 
 @cache
 def script(name: str) -> Script:
-    """Load ``scripts/<name>.lua``. All but push may run in a full Redis: they free memory, or move what is there."""
-    flags = "#!lua\n" if name == "push" else "#!lua flags=allow-oom\n"
+    """Load ``scripts/<name>.lua``. All but push may run in a full Redis: they free memory, or move what is there.
+
+    What only looks says so to the server, which then runs it on a replica and beside a full disk as well.
+    """
+    flags = _FLAGS.get(name, "#!lua flags=allow-oom\n")
     parts = ["shared", *(["read_queue"] if name in _READS else []), name]
     text = flags + "".join((_SCRIPTS / f"{part}.lua").read_text() for part in parts)
     return Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - the name Redis gives it

@@ -11,7 +11,7 @@ for at = 2, #ARGV do
   each_queue(endpoint, function(queue)
     waiting = waiting + redis.call('XLEN', base .. 'new:' .. queue)
     retrying = retrying + redis.call('ZCARD', base .. 'retry:' .. queue)
-    oldest = math.min(oldest, next_due(queue, health_of(endpoint).delay or tonumber(ARGV[1])) or now)
+    oldest = math.min(oldest, next_due(queue, health_of(endpoint).delay or tonumber(ARGV[1]), true) or now)
   end)
   replies[#replies + 1] = {waiting, retrying, redis.call('XLEN', base .. 'dead:' .. endpoint), whole(now - oldest)}
 end

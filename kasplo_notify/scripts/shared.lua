@@ -117,24 +117,27 @@ local function field(entry, name)
 end
 
 -- When a new event arrived. A failover may have stepped the clock back and left ids in the future behind:
--- those count from when they were first seen, or their events would wait for the clock to catch up.
-local function arrival(queue, entry)
+-- those count from when they were first seen, or their events would wait for the clock to catch up. Whoever is
+-- only looking does not write that down.
+local function arrival(queue, entry, looking)
   local arrived = tonumber(field(entry, 't')) or tonumber(string.match(entry[1], '^%d+'))
   if arrived > now + SKEW then
-    redis.call('HSETNX', base .. 'ahead', queue, whole(now))
-    arrived = tonumber(redis.call('HGET', base .. 'ahead', queue))
+    if not looking then redis.call('HSETNX', base .. 'ahead', queue, whole(now)) end
+    arrived = tonumber(redis.call('HGET', base .. 'ahead', queue) or now)
   end
   return arrived
 end
 
 -- When the first event of a queue is due; nil when it is empty. Ids drop the microseconds, so an event is due
 -- one millisecond after id + delay, never before.
-local function next_due(queue, delay)
+local function next_due(queue, delay, looking)
   local due
   local head = redis.call('XRANGE', base .. 'new:' .. queue, '-', '+', 'COUNT', 1)[1]
   if head then
-    due = arrival(queue, head) + delay + 1
-    if tonumber(string.match(head[1], '^%d+')) <= now + SKEW then redis.call('HDEL', base .. 'ahead', queue) end
+    due = arrival(queue, head, looking) + delay + 1
+    if not looking and tonumber(string.match(head[1], '^%d+')) <= now + SKEW then
+      redis.call('HDEL', base .. 'ahead', queue)
+    end
   end
   local first = redis.call('ZRANGE', base .. 'retry:' .. queue, 0, 0, 'WITHSCORES')
   if first[2] then due = math.min(due or math.huge, tonumber(first[2])) end

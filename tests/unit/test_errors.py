@@ -16,6 +16,7 @@ TREE = {
     "EndpointExists": "EndpointError",
     "PushError": "NotifyError",
     "StorageUnavailable": "PushError",
+    "StorageRefused": "StorageUnavailable",
     "StorageBroken": "StorageUnavailable",
     "QueueFull": "PushError",
     "AlreadyRunning": "NotifyError",

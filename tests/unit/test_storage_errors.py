@@ -5,7 +5,7 @@ from redis import exceptions
 from redis._parsers.base import BaseParser
 from redis.exceptions import RedisError, ResponseError
 
-from kasplo_notify.errors import QueueFull, StorageBroken, StorageUnavailable
+from kasplo_notify.errors import QueueFull, StorageBroken, StorageRefused, StorageUnavailable
 from kasplo_notify.storage_errors import explain
 
 
@@ -40,18 +40,20 @@ def test_what_may_be_over_soon_is_told_to_be_not_available(error: RedisError | O
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "kind", "told"),
     [
-        ("NOAUTH Authentication required.", "refuses the login"),
-        ("WRONGPASS invalid username-password pair or user is disabled.", "refuses the login"),
-        ("NOPERM User joe has no permissions to run the 'evalsha' command", "ACL SETUSER"),
-        ("ERR DB index is out of range", "the number at the end of redis.url"),
-        ("ERR unknown command 'EVALSHA', with args beginning with: ", "7.0"),
+        ("NOAUTH Authentication required.", StorageUnavailable, "refuses the login"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", StorageUnavailable, "refuses the login"),
+        ("NOPERM User joe has no permissions to run the 'evalsha' command", StorageRefused, "ACL SETUSER"),
+        ("ERR DB index is out of range", StorageUnavailable, "the number at the end of redis.url"),
+        ("ERR unknown command 'EVALSHA', with args beginning with: ", StorageRefused, "7.0"),
     ],
 )
-def test_what_the_operator_has_to_correct_is_told_in_fitting_words(words: str, told: str) -> None:
+def test_what_the_operator_has_to_correct_is_told_in_fitting_words(
+    words: str, kind: type[StorageUnavailable], told: str
+) -> None:
     ours = explain(server_says(words))
-    assert type(ours) is StorageUnavailable
+    assert type(ours) is kind
     assert told in str(ours)
     assert "that the server runs" not in str(ours)
 
