@@ -8,8 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from kasplo_notify.config import Config
+from kasplo_notify.doctor import file_fault, files_needed, server_faults
 from kasplo_notify.errors import ConfigError, NotifyError
-from kasplo_notify.redis_settings import redis_faults
 from kasplo_notify.store import Store, connect_like, load_scripts
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Connections to Redis and the name servers, logs, libraries.
-_OTHER_FILES = 128
 # The exit code of a wrong configuration, as in cli/errors.py.
 _CONFIGURATION = 3
 
@@ -33,11 +31,11 @@ def configured() -> Config:
 
 
 def check_redis(client: "Redis", prefix: str) -> bool:
-    """Log which settings of Redis endanger what is stored there. Returns whether they could be looked at."""
+    """Log what of Redis endangers what is stored there, as `doctor` says it. Returns whether it could be looked at."""
     try:
         store = Store(connect_like(client, timeout=2.0, connections=1), prefix)
         try:
-            for fault in redis_faults(store):
+            for fault in server_faults(store):
                 log.warning("redis_settings: %s", fault)
         finally:
             store.close()
@@ -60,19 +58,14 @@ def _is_no_repetition(record: logging.LogRecord) -> bool:
 def raise_file_limit(config: Config) -> None:
     """As many open files as the kernel lets us have: each request in flight is one. Reads what needs one later."""
     load_scripts()
-    wanted = config.worker.max_in_flight + config.worker.max_slow + _OTHER_FILES
+    wanted = files_needed(config)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         soft = most
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        log.warning(
-            "open_files: this process may open %d files and needs up to %d (worker.max_in_flight, worker.max_slow); "
-            "raise the limit (ulimit -n), or lower these",
-            soft,
-            wanted,
-        )
+    if fault := file_fault(None if soft == resource.RLIM_INFINITY else soft, config):
+        log.warning("open_files: %s", fault)
 
 
 @cache

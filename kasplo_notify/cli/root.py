@@ -20,7 +20,7 @@ _COMMANDS: Final[Mapping[str, Mapping[str, str]]] = {
     "Run": {"up": "run", "worker": "run"},
     "Subscribers": {"endpoint": "endpoint", "route": "route"},
     "Events": {"events": "events", "emit": "emit", "spool": "spool"},
-    "Watch": {"status": "status", "attempts": "attempts", "dead": "dead"},
+    "Watch": {"status": "status", "attempts": "attempts", "dead": "dead", "doctor": "doctor"},
     "Set up": {"config": "config"},
 }
 _HIDDEN: Final = {"worker-child": "run"}

@@ -10,12 +10,13 @@ import click
 from kasplo_notify.carrier import Carrier
 from kasplo_notify.cli.ask import progress
 from kasplo_notify.cli.errors import FAILED, complain
-from kasplo_notify.cli.moments import iso, local, span
+from kasplo_notify.cli.moments import iso, local
 from kasplo_notify.cli.root import Group, global_options
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, Painted, counted, document, fields, table
+from kasplo_notify.cli.text import Cell, Painted, document, fields, table
 from kasplo_notify.config import Config
 from kasplo_notify.errors import ConfigError
+from kasplo_notify.quantities import counted, span
 from kasplo_notify.spool.flusher import Flusher
 from kasplo_notify.spool.inventory import Item, take_inventory
 from kasplo_notify.spool.writer import Writer

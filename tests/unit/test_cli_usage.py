@@ -54,7 +54,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 def test_the_commands_are_those_of_the_contract() -> None:
     assert {" ".join(path) for path in commands(root)} == {
-        *("up", "worker", "route", "events", "emit", "status", "attempts", *GROUPS),
+        *("up", "worker", "route", "events", "emit", "status", "attempts", "doctor", *GROUPS),
         *(f"endpoint {name}" for name in ("add", "list", "show", "update", "pause", "resume", "remove", "test")),
         "endpoint rotate-secret",
         *(f"dead {name}" for name in ("list", "show", "replay", "purge", "export")),

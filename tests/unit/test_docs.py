@@ -404,6 +404,19 @@ def test_the_log_messages_are_those_of_the_program() -> None:
     assert told == logged
 
 
+def test_the_findings_are_those_of_the_program() -> None:
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "kasplo_notify/doctor").glob("*.py"):
+        for level, name in re.findall(r'\b(fault|warning|note)\(\s*"([a-z_]+)"', path.read_text()):
+            found.setdefault(name, set()).add(level)
+    told = {
+        name: set(cells[1].split(", "))
+        for cells in table(OPERATIONS, "| finding | level | what it means, what to do |")
+        for name in words(cells[:1])
+    }
+    assert told == found
+
+
 def test_the_exit_codes_are_those_of_the_program() -> None:
     codes = {0, errors.FAILED, errors.USAGE, errors.CONFIGURATION, errors.STORAGE, errors.INTERRUPTED}
     assert {int(cells[0]) for cells in table(OPERATIONS, "| code | meaning |")} == codes

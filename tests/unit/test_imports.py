@@ -20,6 +20,7 @@ console:
 invocation:
 outcome:
 stopping:
+quantities:
 stored:
 window:
 addresses:
@@ -44,7 +45,6 @@ routing:          endpoint
 
 storage_errors:   errors
 store:            errors storage_errors
-redis_settings:   errors store
 datadir:          errors
 server_program:   errors
 server_process:   datadir errors server_program
@@ -61,6 +61,7 @@ testing:          emission
 registry:         config embedded endpoint errors routing store
 dead:             errors registry store stored
 status:           endpoint registry store
+doctor:           config endpoint errors quantities registry routing spool status store
 
 request:          endpoint signature stored
 verdict:          backoff outcome stored
@@ -76,8 +77,8 @@ sender:           book equipment held line outcome request settlement store verd
 intake:           book equipment errors held line registry sender store
 drain:            equipment held intake line sender settlement store
 dispatcher:       config endpoint errors store
-workers:          book config dispatcher drain embedded equipment errors guard redis_settings
-                  storage_errors store transport
+workers:          book config dispatcher doctor drain embedded equipment errors guard storage_errors store
+                  transport
 
 supervisor:       stopping
 receiver:         signature
@@ -85,9 +86,9 @@ demo_screen:      console invocation receiver
 demo:             catalogue config config_sections console datadir demo_screen embedded endpoint errors notifier
                   receiver registry signature stopping store supervisor
 up:               config console datadir embedded errors invocation registry stopping store supervisor
-cli:              carrier catalogue config console dead demo emission endpoint endpoint_checks errors events guard
-                  headers json_lines kasplo_notify notifier outcome registry request routing signature spool status
-                  stored supervisor transport up verdict workers
+cli:              carrier catalogue config console dead demo doctor emission endpoint endpoint_checks errors events
+                  guard headers json_lines kasplo_notify notifier outcome quantities registry request routing
+                  signature spool status stored supervisor transport up verdict workers
 __main__:         cli
 """
 
