@@ -3,11 +3,12 @@ PYTHON ?= python3
 INSTALLED := .venv/.installed
 ARGS ?=
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types torture bench clean
 
 help:
 	@echo 'make demo    all seven events delivered before your eyes, in about a minute'
 	@echo 'make test    the tests (ARGS="-k name" chooses)'
+	@echo 'make torture kill -9, cut networks, full servers: what is lost and doubled, counted (ARGS="--scale 0.1" is shorter)'
 	@echo 'make bench   figures, as ratios measured in one run (ARGS="--quick" is shorter)'
 	@echo 'make lint    ruff: lint rules and format'
 	@echo 'make types   mypy, strict'
@@ -26,6 +27,9 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	@.venv/bin/mypy
+
+torture: $(INSTALLED)
+	@.venv/bin/python -m tests.torture $(ARGS)
 
 bench: $(INSTALLED)
 	@.venv/bin/python -m tests.benchmarks $(ARGS)

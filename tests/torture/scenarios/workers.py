@@ -1,0 +1,96 @@
+"""Workers that are killed at random and at exact places, replaced in a hurry, and told the wrong time."""
+
+import time
+
+from tests.torture.arena import Arena
+from tests.torture.sabotage import BOUNDARIES
+from tests.torture.scenario import PER_KILL, Outcome, Run, endpoints, lateness, promise, scenario
+
+HOUR_S = 3600.0
+
+
+@scenario("Workers killed with -9 at random lose nothing.", kills=200)
+def random_kills(run: Run) -> Outcome:
+    with run.arena() as arena:
+        routes = endpoints(arena)
+        arena.work(4)
+        # As long as the kills last: one every 0.65 s.
+        arena.emit(run.events, routes, rate=run.events / (0.7 * run.kills), processes=2)
+        while arena.fleet.kills < run.kills:
+            time.sleep(arena.rng.uniform(0.3, 1.0))
+            arena.fleet.kill_one("worker", arena.rng)
+            arena.work(1)
+            run.say(f"{arena.fleet.kills} of {run.kills} kills")
+        arena.fleet.join("producer", 600)
+        arena.until_drained(60)
+        findings = arena.audit(promise(duplicates=PER_KILL * arena.fleet.kills))
+        return Outcome(findings=findings, kills=arena.fleet.kills, figures=lateness(findings))
+
+
+@scenario("A worker that dies at any boundary of its work loses nothing.", kills=100)
+def boundary_kills(run: Run) -> Outcome:
+    with run.arena() as arena:
+        routes = endpoints(arena) | {arena.endpoint("far", "slow 0.05"): ["far"]}
+        deaths: dict[str, int] = {}
+        for boundary in BOUNDARIES:
+            before, wanted = arena.fleet.kills, max(1, run.kills // len(BOUNDARIES))
+            while arena.fleet.kills - before < wanted:
+                if not arena.fleet.alive("producer"):
+                    arena.emit(run.events // len(BOUNDARIES), routes, batch=200, rate=run.events / 40)
+                _replace(arena, boundary)
+                time.sleep(0.02)
+                run.say(f"{boundary}: {arena.fleet.kills - before} of {wanted} deaths")
+            deaths[f"deaths {boundary}"] = arena.fleet.kills - before
+            arena.fleet.stop("worker")
+        arena.work(2)
+        arena.fleet.join("producer", 600)
+        arena.until_drained(60)
+        kills = arena.fleet.kills
+        findings = arena.audit(promise(duplicates=PER_KILL * kills))
+        figures = {name: str(count) for name, count in deaths.items()}
+        return Outcome(findings=findings, kills=kills, figures=figures)
+
+
+def _replace(arena: Arena, boundary: str) -> None:
+    """Keep two workers, each of them going to die."""
+    most = 300 if boundary.endswith(("request", "answer")) else 4
+    if boundary == "in the dispatcher":
+        # It asks for a drain when nobody runs one: once in the life of a worker that has something to do.
+        most = 1
+    for _ in range(2 - len(arena.fleet.alive("worker"))):
+        arena.work(1, die=boundary, after=arena.rng.randint(1, most))
+
+
+@scenario("A deploy every five seconds duplicates nothing.", kills=12)
+def deploys(run: Run) -> Outcome:
+    with run.arena() as arena:
+        routes = endpoints(arena)
+        arena.work(3)
+        arena.emit(run.events, routes, rate=run.events / (5.5 * run.kills), processes=2)
+        stops = 0
+        for stops in range(1, run.kills + 1):
+            time.sleep(5)
+            arena.fleet.stop("worker")
+            arena.work(3)
+            run.say(f"{stops} of {run.kills} deploys")
+        arena.fleet.join("producer", 600)
+        arena.until_drained(60)
+        findings = arena.audit(promise())
+        codes = sorted(set(arena.fleet.codes) - {0, -15})
+        broken = (f"exit codes {codes}",) if codes else ()
+        return Outcome(findings=findings, kills=3 * stops, figures=lateness(findings), broken=broken)
+
+
+@scenario("Clocks of workers and producers that are an hour off make nothing early, and nothing late.")
+def wrong_clocks(run: Run) -> Outcome:
+    with run.arena() as arena:
+        routes = endpoints(arena)
+        for clock in (HOUR_S, -HOUR_S):
+            arena.work(1, clock=clock)
+            arena.emit(run.events // 2, routes, rate=1000, sabotage={"clock": -clock})
+        arena.fleet.join("producer", 900)
+        arena.until_drained(60)
+        findings = arena.audit(promise())
+        late = findings.late(1.0)
+        broken = (f"an event was {late:.0f} s late",) if late > HOUR_S / 10 else ()
+        return Outcome(findings=findings, kills=0, figures=lateness(findings), broken=broken)
