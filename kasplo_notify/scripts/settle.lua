@@ -37,9 +37,13 @@ local function healthy(endpoint, health)
   set_health(endpoint, health, 'wins', (health.wins or 0) + 1)
   set_health(endpoint, health, 'probe_at', now)
   if health.wins >= WINS_TO_CLOSE then
-    for _, name in ipairs({'open', 'wins', 'probe_at', 'probe_wait'}) do set_health(endpoint, health, name, nil) end
-    reschedule_unowned(endpoint, default_delay)
+    -- With the probe that may still be out: what comes of it is an attempt like any other.
+    for _, name in ipairs({'open', 'wins', 'probe_at', 'probe_wait', 'probe', 'probe_until'}) do
+      set_health(endpoint, health, name, nil)
+    end
   end
+  -- The other queues were put off until a later probe, or the end of the lease of one.
+  reschedule_unowned(endpoint, default_delay)
 end
 
 local function failing(endpoint, health, item, probing)
@@ -133,9 +137,9 @@ local function apply(item)
       healthy(endpoint, health)
     else
       failing(endpoint, health, item, probing)
+      -- The other queues were put off until the end of the probe's lease; the next probe is due before that.
+      if probing then reschedule_unowned(endpoint, default_delay) end
     end
-    -- The other queues were put off until the end of the probe's lease; the next probe is due before that.
-    if probing and health.open then reschedule_unowned(endpoint, default_delay) end
     tally(endpoint, item.action == 'delivered' and 'delivered' or 'failed')
     tally(endpoint, item.status == '' and 'none' or string.sub(item.status, 1, 1) .. 'xx')
     tally(endpoint, bucket(item.ms))

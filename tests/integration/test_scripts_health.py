@@ -150,6 +150,28 @@ def test_of_two_answers_in_flight_only_the_probe_decides_when_the_next_is_sent(s
     assert shard.health()["probe_wait"] == "5000"
 
 
+def test_a_success_that_was_in_flight_when_it_opened_brings_the_probe_forward_for_all_queues(shard: Shard) -> None:
+    shard.set_health(partitions=3)
+    (late,) = shard.hold("drain2", queue="crm.2")
+    strike(shard, times=10)
+    shard.put("crm.1", "waiting")
+    assert shard.claim("drain3").queues == []
+    assert shard.score("crm.1") == int(shard.health()["probe_at"])
+    shard.settle("drain2", Item(ref=late, queue="crm.2"))
+    assert shard.claim("drain3").ids == ["waiting"]
+
+
+def test_a_probe_that_is_still_out_when_the_breaker_closes_counts_like_any_attempt(shard: Shard) -> None:
+    (late,) = shard.hold("drain2", queue="crm.2")
+    shard.set_health(open=1, wins=2, probe_at=shard.now() - 1, probe_wait=5000, fails=10)
+    shard.put("crm.0", "probe")
+    ((probing,),) = (claimed.events for claimed in shard.claim("drain1").queues)
+    shard.settle("drain2", Item(ref=late, queue="crm.2"))
+    assert shard.health() == {}
+    shard.settle("drain1", failed(probing.ref))
+    assert shard.health().keys() == {"fails", "failing_since"}
+
+
 # --- Retry-After -----------------------------------------------------------------------------------------------------
 
 
