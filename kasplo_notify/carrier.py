@@ -24,6 +24,11 @@ CONNECTIONS: Final = 8
 def _import() -> None:
     """What only an emit needs; 0.1 to 0.3 s, which are not counted as waiting for Redis."""
     with starting():
+        # The first two are imported with the first connection, by redis-py and for its host. In a child that is forked
+        # just then they would stay half-imported for ever.
+        import email.parser
+        import encodings.idna  # noqa: F401
+
         import tenacity  # noqa: F401
 
         import kasplo_notify.store  # noqa: F401

@@ -89,6 +89,30 @@ os._exit(0)
 """
 
 
+@pytest.mark.parametrize("where", ["", "redis://localhost:1/0"], ids=["a socket", "a host"])
+def test_nothing_is_imported_once_an_emit_connects(redis_url: str, where: str) -> None:
+    """A fork waits for the imports that come before; it could not wait for these."""
+    program = f"""
+import sys
+from kasplo_notify import Config, Notifier, StorageUnavailable, store
+connect = store.connect
+def connected(*args, **options):
+    client = connect(*args, **options)
+    before.update(sys.modules)
+    return client
+before = {{}}
+store.connect = connected
+try:
+    event = dict(event_type="scomp", email="a@example.com", listid="1", sendid="2", click_tracking_id="")
+    Notifier({where or redis_url!r}).emit(event)
+except StorageUnavailable:
+    pass
+print(sorted(sys.modules.keys() - before.keys()))
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("moment", ["default notifier", "first import", "client", "all connections busy"])
 def test_a_child_forked_during_an_emit_of_another_thread_emits(redis_url: str, tmp_path: Path, moment: str) -> None:
     run = subprocess.run(
