@@ -46,7 +46,7 @@ class Arena:
     Args:
         folder: For everything that it writes.
         seed: For whatever is drawn.
-        fsync: As :class:`Server`.
+        fsync, rewrite: As :class:`Server`.
         settings: Configuration beside :data:`SETTINGS`, by the names of environment variables without their prefix.
 
     Attributes:
@@ -56,12 +56,18 @@ class Arena:
     """
 
     def __init__(
-        self, folder: Path, *, seed: int, fsync: str = "everysec", settings: Mapping[str, object] | None = None
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        fsync: str = "everysec",
+        rewrite: bool = True,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
         self.rng = random.Random(seed)
         self.settings = {**SETTINGS, **(settings or {})}
-        self.server = Server(folder, fsync)
+        self.server = Server(folder, fsync, rewrite=rewrite)
         self.producers = Proxy(self.server.socket, seed)
         self.workers = Proxy(self.server.socket, seed + 1)
         self.emitted, self.received = folder / "emitted", folder / "received"

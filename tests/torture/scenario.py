@@ -53,10 +53,10 @@ class Run:
     say: Callable[[str], object] = lambda _: None
 
     @contextmanager
-    def arena(self, *, fsync: str = "everysec", **settings: float) -> Iterator[Arena]:
+    def arena(self, *, fsync: str = "everysec", rewrite: bool = True, **settings: float) -> Iterator[Arena]:
         with tempfile.TemporaryDirectory(prefix="kasplo-torture-") as name:
             given = {key.upper(): value for key, value in settings.items()}
-            with Arena(Path(name), seed=self.seed, fsync=fsync, settings=given) as arena:
+            with Arena(Path(name), seed=self.seed, fsync=fsync, rewrite=rewrite, settings=given) as arena:
                 yield arena
 
 

@@ -33,11 +33,13 @@ class Server:
     Args:
         folder: For its data and its socket.
         fsync: `everysec` or `always`.
+        rewrite: Whether it may rewrite its append-only file, which begins another one.
     """
 
-    def __init__(self, folder: Path, fsync: str = "everysec") -> None:
+    def __init__(self, folder: Path, fsync: str = "everysec", *, rewrite: bool = True) -> None:
         self._folder = folder
         self._fsync = fsync
+        self._rewrite = rewrite
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = folder / "redis.sock"
         self.client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=60)
@@ -55,6 +57,7 @@ class Server:
             "save": "",
             "appendonly": "yes",
             "appendfsync": self._fsync,
+            "auto-aof-rewrite-percentage": "100" if self._rewrite else "0",
             "maxmemory-policy": "noeviction",
             # A scenario makes a snapshot fail by pointing it to a folder that is not there.
             "enable-protected-configs": "local",

@@ -42,7 +42,8 @@ def _killed(run: Run, fsync: str) -> Outcome:
 def power_cuts(run: Run) -> Outcome:
     moments: list[float] = []
     cut = 0
-    with run.arena() as arena:
+    # Another file would not begin where the last one ended.
+    with run.arena(rewrite=False) as arena:
         _flow(arena, run)
         with _Sizes(arena) as sizes:
             for _, _ in zip(range(run.kills), every(_EVERY_S), strict=False):
@@ -64,8 +65,6 @@ class _Sizes:
 
     def __init__(self, arena: Arena) -> None:
         self._server = arena.server
-        # A rewrite would begin another file.
-        self._server.client.config_set("auto-aof-rewrite-percentage", 0)
         self._seen: list[tuple[float, int]] = [(0.0, self._server.log_size())]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, name="sizes", daemon=True)
