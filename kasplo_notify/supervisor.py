@@ -15,12 +15,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from kasplo_notify.stopping import Signals, watch_parent
+from kasplo_notify.stopping import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-__all__ = ["Supervisor", "run_workers", "watch_parent", "worker_command"]
 
 logger = logging.getLogger("kasplo_notify.supervisor")
 
@@ -224,27 +222,6 @@ def worker_command(config_args: Sequence[str], *, burst: bool) -> list[str]:
     """What a worker process runs. `-P`: a folder named `workers` where it happens to start is not ours."""
     words = [sys.executable, "-P", "-m", "kasplo_notify", *config_args, "worker-child"]
     return [*words, "--burst"] if burst else words
-
-
-def run_workers(
-    count: int,
-    *,
-    burst: bool,
-    config_args: Sequence[str] = (),
-    environ: Mapping[str, str] | None = None,
-) -> int:
-    """Run `count` worker processes until they are done (burst) or a signal stops them; see `Supervisor`.
-
-    Args:
-        count: how many processes.
-        burst: until nothing is due.
-        config_args: global options of the command line to repeat (`--config FILE`).
-        environ: the environment of the workers; ours by default.
-
-    Returns:
-        The exit code: 0, or 1 when a worker failed.
-    """
-    return Supervisor(worker_command(config_args, burst=burst), count, burst=burst, environ=environ).run()
 
 
 def _how(code: int) -> str:

@@ -13,7 +13,8 @@ from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.config import Config
 from kasplo_notify.console import Console
 from kasplo_notify.errors import AlreadyRunning
-from kasplo_notify.supervisor import watch_parent, worker_command
+from kasplo_notify.stopping import watch_parent
+from kasplo_notify.supervisor import worker_command
 from kasplo_notify.up import run_up
 from kasplo_notify.up import run_worker as run_worker_processes
 

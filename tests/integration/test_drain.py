@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
-from kasplo_notify.config import Config
+from kasplo_notify.config import Config, WorkerConfig
 from kasplo_notify.drain import Drain
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.equipment import Equipment
@@ -130,6 +131,29 @@ async def test_nothing_is_begun_while_answers_cannot_be_noted(shard: Shard, conf
         shard.client.delete(shard.keys("deaths"), shard.keys("alone"))
         await asyncio.wait_for(running, 20)
     assert len(answers.sent) == 500
+
+
+@pytest.mark.usefixtures("crm")
+async def test_the_age_of_what_a_pause_held_back_counts_from_its_end(shard: Shard, config: Config) -> None:
+    day = 86_400_000
+    shard.put("crm.0", "held-back", age=30 * day)
+    shard.put("crm.1", "late", age=30 * day)
+    shard.set_health(resumed_at=shard.now() - 1000)
+    async with drain_losing(config, shard.url) as (drain, answers):
+        await asyncio.wait_for(drain.run(), 20)
+    assert sorted(answers.sent) == ["held-back", "late"]
+    shard.set_health(resumed_at=shard.now() - 4 * day)
+    shard.put("crm.0", "too-old", age=30 * day)
+    async with drain_losing(config, shard.url) as (drain, answers):
+        await asyncio.wait_for(drain.run(), 20)
+    assert answers.sent == []
+    assert shard.dead() == [("too-old", "too_old")]
+
+
+@pytest.mark.usefixtures("crm")
+async def test_the_requests_of_a_process_are_as_many_as_it_is_configured_for(shard: Shard, config: Config) -> None:
+    async with drain_losing(replace(config, worker=WorkerConfig(max_in_flight=3, max_slow=2)), shard.url) as (drain, _):
+        assert (drain._gear.slots.fast_limit, drain._gear.slots.slow_limit) == (3, 2)
 
 
 def spoil_the_secret(shard: Shard) -> None:

@@ -13,11 +13,12 @@ import pytest
 import redis
 
 from kasplo_notify.config import Config, RedisConfig
-from kasplo_notify.dispatcher import Dispatcher
-from kasplo_notify.drain import Drain
+from kasplo_notify.dispatcher import LOOK_S, Dispatcher
+from kasplo_notify.drain import MAX_RUN_S, TICK_S, Drain
 from kasplo_notify.equipment import Tally
 from kasplo_notify.store import Store, connect
 from workers import NotifyWorker, starting
+from workers.notify_worker import JOB_TIMEOUT_S
 
 
 @pytest.fixture
@@ -110,6 +111,12 @@ def test_the_connection_of_a_dispatcher_that_ended_is_closed(redis_url: str) -> 
 
 def _connections(store: Store) -> list[Any]:
     return list(store.client.connection_pool._connections)  # type: ignore[attr-defined]
+
+
+def test_a_drain_hears_of_changes_twice_a_second_and_ends_long_before_its_job_would_be_ended() -> None:
+    assert TICK_S <= 0.5
+    assert 2 * MAX_RUN_S < JOB_TIMEOUT_S
+    assert LOOK_S <= 1.0
 
 
 def test_memory_is_frozen_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

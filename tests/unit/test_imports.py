@@ -88,7 +88,7 @@ demo:             catalogue config config_sections console datadir demo_screen e
 up:               config console datadir embedded errors invocation registry stopping store supervisor
 cli:              carrier catalogue config console dead demo doctor emission endpoint endpoint_checks errors events
                   guard headers json_lines kasplo_notify notifier outcome quantities registry request routing
-                  signature spool status stored supervisor transport up verdict workers
+                  signature spool status stored stopping supervisor transport up verdict workers
 __main__:         cli
 """
 
