@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import secrets
 import shutil
 import tempfile
@@ -70,6 +71,9 @@ def run_demo(config: Config, *, out: Console) -> int:
         if embedded:
             own = Config(redis=RedisConfig(url="embedded", data_dir=folder))
             url = stack.enter_context(EmbeddedServer(own)).url
+        else:
+            # So that the next demo can tell whether this one lives.
+            stack.enter_context(datadir.RunLock(folder))
         signals = stack.enter_context(Signals())
         demo = _write_config(folder, url, prefix, config.delivery.delay)
         registry = stack.enter_context(contextlib.closing(Registry.open(demo)))
@@ -212,12 +216,35 @@ def _folder() -> Iterator[str]:
 
 
 def _sweep() -> None:
-    """Remove the folders of demos that were killed: ours, and nobody holds their lock."""
+    """Remove what demos left that were killed: folders of ours, whose lock nobody holds, and their keys."""
     for path in Path(tempfile.gettempdir()).glob(f"kasplo-demo-{os.getuid()}-*"):
         with suppress(OSError):
             if path.is_symlink() or path.stat().st_uid != os.getuid() or not (path / "run.lock").exists():
                 continue
             lock = datadir.open_lock(path / "run.lock")
-            if lock is not None:
-                shutil.rmtree(path, ignore_errors=True)
+            if lock is None:
+                continue
+            try:
+                if _forget_left(path):
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
                 os.close(lock)
+
+
+def _forget_left(folder: Path) -> bool:
+    """Remove the keys of a demo that was killed; False when its server is away, and the next demo has to try."""
+    try:
+        left = Config.load(folder / "config.toml", environ={})
+    except NotifyError:
+        return True
+    prefix = left.redis.prefix.removesuffix(":")
+    # Of an embedded server everything is in the folder.
+    if not re.fullmatch(r"kasplo-demo-[0-9a-f]{8}", prefix) or str(folder) in left.redis.url:
+        return True
+    with contextlib.closing(Registry.open(left)) as registry:
+        try:
+            registry.read()
+        except NotifyError:
+            return False
+        _forget(registry, prefix)
+    return True

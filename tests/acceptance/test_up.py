@@ -252,14 +252,41 @@ def test_what_a_killed_demo_leaves_is_removed_by_the_next(up: Callable[..., Up],
     assert not left.exists()
 
 
+def test_what_a_killed_demo_leaves_on_a_configured_server_is_removed_by_the_next_that_finds_it(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
+    server = EmbeddedServer(Config.load(environ={}, overrides={"redis.data_dir": str(tmp_path / "own server")}))
+    with server as running:
+        one = up("up", "--demo", KASPLO_REDIS__URL=running.url)
+        one.wait_for("emit")
+        workers = one.workers()
+        one.kill()
+        until(lambda: not any(map(lives, workers)))
+        (left,) = (tmp_path / "tmp").iterdir()
+        running.stop()
+        away = up("up", "--demo", KASPLO_REDIS__URL="unix:///nowhere/redis.sock")
+        assert away.process.wait(30) == 4
+        assert left.exists(), "its keys are still there"
+        running.start()
+        with contextlib.closing(Registry.open(config_of(one, **{"redis.url": running.url}))) as registry:
+            assert _keys_of_demos(registry) != []
+            up("up", "--demo", KASPLO_REDIS__URL="unix:///nowhere/redis.sock").process.wait(30)
+            assert _keys_of_demos(registry) == []
+        assert not left.exists()
+
+
+def _keys_of_demos(registry: Registry) -> list[bytes]:
+    [(_, keys)] = registry.store.read(("SCAN", 0, "MATCH", "*kasplo-demo*", "COUNT", 10_000))
+    return list(keys)
+
+
 def test_the_demo_uses_a_configured_server_and_cleans_up_its_keys(up: Callable[..., Up], tmp_path: Path) -> None:
     server = Config.load(environ={}, overrides={"redis.data_dir": str(tmp_path / "own server")})
     with EmbeddedServer(server) as running:
         one = up("up", "--demo", KASPLO_REDIS__URL=running.url, KASPLO_DELIVERY__DELAY="1")
         assert one.process.wait(60) == 0, one.text
         with contextlib.closing(Registry.open(config_of(one, **{"redis.url": running.url}))) as registry:
-            [(_, keys)] = registry.store.read(("SCAN", 0, "MATCH", "*kasplo-demo*", "COUNT", 10_000))
-            assert keys == []
+            assert _keys_of_demos(registry) == []
 
 
 def test_the_demo_with_a_configured_server_that_is_away_says_so(up: Callable[..., Up], tmp_path: Path) -> None:
