@@ -104,7 +104,8 @@ def _endpoint_wait(outcome: Outcome, policy: Policy, now_s: float, rng: random.R
     """
     asked = None if outcome.status is None else parse_retry_after(outcome.retry_after, now_s)
     if asked is None and outcome.status == 429:
-        asked = retry_delay(policy.retry_delays, 1, policy.jitter, rng) or _LAST_RESORT_S
+        first = retry_delay(policy.retry_delays, 1, policy.jitter, rng)
+        asked = _LAST_RESORT_S if first is None else first
     return None if asked is None else min(max(asked, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S)
 
 

@@ -33,10 +33,10 @@ def _check_places(model: Model, before: Seen, seen: Seen) -> None:
     assert places == expected, f"found {places}, not {expected}"
     for found in seen.copies:
         copy = model.copies[found.key]
-        latest = copy.at if copy.exact else copy.at + seen.now - before.now
+        latest = copy.at if copy.exact else copy.at + copy.slack + seen.now - before.now
         assert copy.at <= found.at <= latest, f"{found} is not between {copy.at} and {latest}"
         assert copy.size == found.size
-        model.copies[found.key] = replace(copy, at=found.at, exact=True)
+        model.copies[found.key] = replace(copy, at=found.at, exact=True, slack=0)
 
 
 def _check_dead(model: Model, seen: Seen) -> None:

@@ -1,5 +1,6 @@
 """What must become of every event, whatever is done to it in whatever order: the design's rules without Redis."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,10 @@ FAILURES_TO_OPEN, WINS_TO_CLOSE, FIRST_PROBE, LAST_PROBE = 10, 3, 5000, 60_000
 UNSURE = 10_000
 
 
-def stem_of(event_id: str) -> str:
-    """What the ids that are generated for one push share."""
-    return event_id.rpartition("-")[0] or event_id
+def chunk_of(event_id: str) -> tuple[str, int]:
+    """The token of the push that generated this id, and the id's number there; an empty token for any other id."""
+    made = re.fullmatch(r"(msg_[0-9a-f]+)-(0|[1-9][0-9]*)", event_id)
+    return (f"{made[1]}.", int(made[2])) if made else ("", 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class Copy:
         attempts: Requests that were made.
         at: When it arrived, is next due, or died. Exact once it was seen; before that, the earliest that it can be.
         exact: Whether it was seen.
+        slack: ms that it may be later than at its earliest, beside those that the step took.
         size: Bytes of the stored event; 0 until it was seen.
     """
 
@@ -41,6 +44,7 @@ class Copy:
     attempts: int
     at: int
     exact: bool = False
+    slack: int = 0
     size: int = 0
 
 
@@ -97,6 +101,7 @@ class Model:
         registered: The endpoints.
         health: Their pauses and breakers.
         tokens: Of each token of a push, and each id that a caller gave, how many ms it is remembered for.
+        chunks: Of each token of many events, how many ids it stands for; 0 once they are pushed one by one.
         counters, stats: What is counted, over all and for each endpoint.
         early: Queues that may be looked at before their first event may be attempted. The design has it that such a
             look costs one claim, which puts it right: the gate was raised, or another than the owner took the
@@ -110,6 +115,7 @@ class Model:
     registered: dict[str, Registered] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=lambda: {name: Health() for name in ENDPOINTS})
     tokens: dict[str, int] = field(default_factory=dict)
+    chunks: dict[str, int] = field(default_factory=dict)
     counters: Counter[str] = field(default_factory=Counter)
     stats: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in ENDPOINTS})
     early: set[str] = field(default_factory=set)
@@ -117,8 +123,14 @@ class Model:
 
     # --- emit ----------------------------------------------------------------------------------------------------
 
-    def remembers(self, *tokens: str) -> bool:
-        return any(self.tokens.get(token, 0) > 0 for token in tokens)
+    def remembers(self, event_id: str) -> bool:
+        return self._remembered_for(event_id) > 0
+
+    def _remembered_for(self, event_id: str) -> int:
+        """For how many ms: by itself, or in the push that generated its id."""
+        token, number = chunk_of(event_id)
+        chunk = self.tokens.get(token, 0) if number < self.chunks.get(token, 0) else 0
+        return max(self.tokens.get(event_id, 0), chunk)
 
     def takers(self, mail_class: str) -> list[str]:
         """The endpoints that an event of this class is for."""
@@ -130,31 +142,37 @@ class Model:
 
     def may_emit(self, event_id: str) -> bool:
         """Whether it is certain what an emit with this id does: the id is remembered, or nothing of it is left."""
-        left = max(self.tokens.get(event_id, 0), self.tokens.get(stem_of(event_id), 0))
+        left = self._remembered_for(event_id)
         return left > UNSURE or (left <= 0 and not any(key[0] == event_id for key in self.copies))
 
     def pushed(self, call: Call, before: Seen) -> list[bytes | int]:
         """A push by the current routes. Returns its reply."""
         args: Any = call.args
-        token, table, rows = args[1], _rows(args[7 : 7 + 3 * args[6]], 3), _rows(args[7 + 3 * args[6] :], 4)
-        if self.remembers(token):
+        token, table, rows = args[1], _rows(args[7 : 7 + 3 * args[6]], 3), _rows(args[7 + 3 * args[6] :], 3)
+        if self.tokens.get(token, 0) > 0:
             return [b"repeated", 0]
         known = []
         arrived: dict[str, list[Key]] = {queue: [] for queue, _, _ in table}
-        for position, (own, stem, packed, places) in enumerate(rows, start=1):
-            if self.remembers(own, stem):
+        for position, (own, packed, places) in enumerate(rows, start=1):
+            if self.remembers(own):
                 known.append(position)
                 continue
             queues = [table[int(place) - 1][0] for place in places.split()]
             for key, queue in self._arrived(packed, queues, before):
                 arrived[queue].append(key)
-            # Of an id that was generated its stem is remembered, which other ids of its chunk share.
-            event_id = StoredEvent.unpack(packed).id
-            self.tokens |= {own: OWN_ID_MS} if own else {stem_of(event_id): TOKEN_MS}
-        self.tokens[token] = TOKEN_MS
+            if own:
+                self.tokens[own] = OWN_ID_MS
+                self._close_chunk(own)
+        self.tokens[token], self.chunks[token] = TOKEN_MS, len(rows)
         for queue, _, cap in table:
             self._cap(queue, cap, arrived[queue], before)
         return [b"pushed", len(rows) - len(known), *known]
+
+    def _close_chunk(self, event_id: str) -> None:
+        """Its own push, should it arrive after all, changes nothing."""
+        token, _ = chunk_of(event_id)
+        if token and self.tokens.get(token, 0) <= 0:
+            self.tokens[token], self.chunks[token] = OWN_ID_MS, 0
 
     def _arrived(self, packed: bytes, queues: Sequence[str], before: Seen) -> Iterator[tuple[Key, str]]:
         """One event into its queues; yields its copies."""
@@ -309,6 +327,13 @@ class Model:
         del self.registered[endpoint]
         self.health[endpoint] = Health()
         return "removed", swept, 0
+
+    def resumed(self, endpoint: str, before: Seen) -> None:
+        """Pause and breaker are forgotten, and what waits for another attempt is due."""
+        self.health[endpoint] = Health()
+        for key, copy in self.copies.items():
+            if key[1] == endpoint and copy.place == "retry" and copy.at > before.now:
+                self.copies[key] = replace(copy, at=before.now - 1, exact=False, slack=1)
 
     def replayed(self, endpoint: str, keys: Iterable[Key], before: Seen) -> None:
         queues = self.registered[endpoint].queues

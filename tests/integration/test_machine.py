@@ -317,7 +317,7 @@ class Machine(RuleBasedStateMachine):
     def _resume(self, endpoint: str, _: int) -> None:
         if self.model.serves(endpoint):
             self.registry.resume(endpoint)
-            self.model.health[endpoint] = Health()
+            self.model.resumed(endpoint, self.seen)
         elif endpoint in self.model.registered:
             with pytest.raises(EndpointError):
                 self.registry.resume(endpoint)

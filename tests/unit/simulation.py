@@ -17,7 +17,7 @@ from kasplo_notify.config import Config
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.stored import Progress
 from kasplo_notify.verdict import Policy, Verdict, decide
-from kasplo_notify.window import START, Slots, Ticket, Window
+from kasplo_notify.window import SLOW_AFTER_S, START, Slots, Ticket, Window
 
 HOUR = 3600.0
 # The simulation begins at this Unix time.
@@ -82,6 +82,7 @@ class Opening:
         own, own_slow: Its subscriber's.
         subscribers: How many have any.
         since_last: Seconds since its subscriber's last one.
+        since_answer: Seconds since one of its requests ended within a second, of those since it last had none.
     """
 
     subscriber: str
@@ -92,6 +93,7 @@ class Opening:
     own_slow: int
     subscribers: int
     since_last: float
+    since_answer: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class Subscriber:
     resumed: float = 0.0
     in_flight: int = 0
     last_opened: float = float("-inf")
+    last_answered: float = float("-inf")
     wakes_at: float = 0.0
     waiting: deque[Event] = field(default_factory=deque)
 
@@ -235,13 +238,18 @@ class Simulation:
             own_slow=sum(own),
             subscribers=len({ticket.endpoint for ticket in self._tickets}),
             since_last=self._now - subscriber.last_opened,
+            since_answer=self._now - subscriber.last_answered,
         )
 
     def _end(self, subscriber: Subscriber, event: Event, ticket: Ticket, outcome: Outcome) -> None:
         now, size, before = self._now, subscriber.window.size, event.progress
-        self.slots.closed(ticket)
+        self.slots.closed(ticket, now)
         self._tickets.remove(ticket)
         subscriber.in_flight -= 1
+        if not ticket.slow and now - ticket.started < SLOW_AFTER_S:
+            subscriber.last_answered = now
+        if not subscriber.in_flight:
+            subscriber.last_answered = float("-inf")
         verdict = decide(outcome, before, subscriber.policy, EPOCH + now, self._rng)
         if verdict.action == "delivered":
             subscriber.window.succeeded(subscriber.cap)

@@ -7,12 +7,14 @@ from itertools import pairwise
 
 import pytest
 
-from kasplo_notify.verdict import FREE_ATTEMPTS, MAX_RETRY_AFTER_S, decide
+from kasplo_notify.verdict import FREE_ATTEMPTS, MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, decide, parse_retry_after
 from tests.unit.simulation import EPOCH, FAST, MAX_AGE, SLOW, TIMEOUT, Attempt, Simulation
 
 SEEDS, HOURS_EACH = range(20), 500
 # What sums of floats are off by.
 TINY = 1e-6
+# Seconds to wait where there is no schedule, or no more of it.
+LAST_RESORT = 30.0
 
 
 @pytest.fixture(scope="module", params=SEEDS, ids=lambda seed: f"seed{seed}")
@@ -32,7 +34,7 @@ def scheduled(attempt: Attempt) -> float:
     """What the schedule has for the attempt after this one. A free attempt moves nothing; after the last, 30 s."""
     burnt = attempt.before.attempts - attempt.before.free + 1
     delays = attempt.policy.retry_delays
-    return delays[burnt - 1] if burnt <= len(delays) else 30.0
+    return delays[burnt - 1] if burnt <= len(delays) else LAST_RESORT
 
 
 def spread(attempt: Attempt) -> tuple[float, float]:
@@ -100,12 +102,21 @@ def test_a_delay_is_within_its_jitter_or_as_long_as_the_subscriber_asked_for(hou
             assert max(0.0, least) <= attempt.verdict.delay <= max(most, attempt.verdict.endpoint_wait or 0.0)
 
 
-def test_an_endpoint_waits_as_its_schedule_says_at_least_and_an_hour_at_most(hours: Simulation) -> None:
+def test_an_endpoint_waits_as_it_asked_between_a_second_and_an_hour(hours: Simulation) -> None:
     for attempt in hours.attempts:
         wait = attempt.verdict.endpoint_wait
-        if wait is not None:
-            assert min(max(0.0, spread(attempt)[0]), MAX_RETRY_AFTER_S) <= wait <= MAX_RETRY_AFTER_S
-            assert attempt.verdict.action == "dead" or wait <= attempt.verdict.delay
+        if wait is None:
+            continue
+        asked = parse_retry_after(attempt.outcome.retry_after, EPOCH + attempt.ended)
+        if asked is None:
+            first, jitter = (*attempt.policy.retry_delays, LAST_RESORT)[0], attempt.policy.jitter
+            jitter = jitter if attempt.policy.retry_delays else 0.0
+            least, most = first * (1 - jitter), first * (1 + jitter)
+        else:
+            least = most = asked
+        assert max(MIN_RETRY_AFTER_S, min(least, MAX_RETRY_AFTER_S)) - TINY <= wait
+        assert wait <= max(MIN_RETRY_AFTER_S, min(most, MAX_RETRY_AFTER_S)) + TINY
+        assert attempt.verdict.action == "dead" or wait <= attempt.verdict.delay
 
 
 def test_no_attempt_begins_before_its_delay_is_over(hours: Simulation) -> None:
@@ -181,10 +192,14 @@ def test_once_half_is_taken_nobody_gets_more_than_an_equal_share(hours: Simulati
             assert opening.own < max(1, FAST // opening.subscribers)
 
 
-def test_a_subscriber_with_a_slow_request_opens_at_most_one_more_a_second(hours: Simulation) -> None:
+def test_a_subscriber_that_hangs_opens_at_most_one_more_a_second(hours: Simulation) -> None:
     for opening in hours.openings:
-        if opening.own_slow:
+        if opening.own_slow and opening.since_answer >= 1.0:
             assert opening.since_last >= 1.0 - TINY
+
+
+def test_who_has_a_part_of_a_slow_allowance_that_is_used_up_opens_nothing(hours: Simulation) -> None:
+    assert all(opening.slow < SLOW for opening in hours.openings if opening.own_slow)
 
 
 def test_when_all_is_answered_nothing_is_in_flight(hours: Simulation) -> None:

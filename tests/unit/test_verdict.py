@@ -76,6 +76,15 @@ def test_the_endpoint_waits_as_it_asked_however_far_the_event_is_in_its_schedule
     assert verdict(503, retry_after="0").endpoint_wait == 1.0
 
 
+@pytest.mark.parametrize(("delays", "wait"), [((), 30.0), ((0.0,), 1.0), ((7200.0,), 3600.0)])
+def test_a_429_that_does_not_say_waits_for_the_first_delay_within_the_same_bounds(
+    delays: tuple[float, ...], wait: float
+) -> None:
+    policy = Policy(retry_delays=delays, jitter=0.0)
+    outcome = Outcome(status=429, duration_ms=1)
+    assert decide(outcome, Progress(0, 0, 0), policy, 0.0, random.Random(1)).endpoint_wait == wait
+
+
 def test_the_endpoint_waits_an_hour_at_most_the_event_as_long_as_its_schedule_says() -> None:
     late = verdict(429, Progress(11, 0, 0), retry_after="86400")
     assert late.endpoint_wait == 3600.0
