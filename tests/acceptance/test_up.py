@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kasplo_notify import datadir
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.config import Config
 from kasplo_notify.embedded import EmbeddedServer, attached_url
@@ -110,6 +111,9 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     yield start
     pids = [pid for one in made for pid in one.kill()]
     until(lambda: not any(map(lives, pids)))
+    # Where the path of a folder is too long for a socket, what was killed leaves that elsewhere.
+    for folder in (tmp_path / "data", *(tmp_path / "tmp").glob("kasplo-demo-*")):
+        datadir.remove_socket(folder)
 
 
 def config_of(one: Up, **overrides: object) -> Config:
