@@ -237,6 +237,15 @@ def test_a_refused_sample_is_exit_code_1_and_says_what_it_would_mean(cli: Cli, s
     assert (asked.code, asked.json["status"], asked.json["accepted"]) == (1, status, False)
 
 
+def test_a_sample_waits_for_its_answer_as_long_as_the_endpoint_says(cli: Cli) -> None:
+    cli.world.endpoint("hanging", timeout=0.5)
+    cli.world.subscriber.answers("/hanging", Answer(held=True))
+    ran = cli.run("endpoint", "test", "hanging", "--json")
+    assert (ran.code, ran.json["error"]) == (1, "timeout")
+    # delivery.timeout is 10 s.
+    assert 500 <= ran.json["duration_ms"] < 10_000
+
+
 def test_a_sample_that_finds_no_server_or_is_blocked_says_so(cli: Cli) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The registry changes while workers run: each change counts for the next emit, and in the workers within 2 s."""
+"""The registry changes while workers run: each change counts for the next emit, and soon in the workers."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from kasplo_notify.endpoint import Endpoint
 from tests.acceptance.subscriber import Answer
 from tests.acceptance.world import PATIENCE_S, Flow, World, until
 
-# "Within about a second"; nothing may leave later than this.
+# A drain hears of a change within a second (tests/integration/test_drain.py); the rest is for a busy machine.
 EFFECTIVE_S = 2.0
 
 

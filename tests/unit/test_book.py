@@ -27,6 +27,11 @@ def test_what_an_endpoint_says_counts() -> None:
     assert (own.delay_ms, own.timeout, own.cap, own.policy.retry_delays) == (500, 9.0, 2, (5.0,))
 
 
+def test_a_setting_of_0_is_said_too() -> None:
+    own = subscriber(delay=0, retry_delays=())
+    assert (own.delay_ms, own.policy.retry_delays) == (0, ())
+
+
 def test_no_request_outlasts_the_lease_whatever_a_record_says() -> None:
     assert subscriber(timeout=600.0).timeout == 15
 

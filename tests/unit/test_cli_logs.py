@@ -43,3 +43,32 @@ def test_lines_are_for_people_on_a_terminal_unless_they_are_told_otherwise(
     logging.getLogger("kasplo_notify.drain").info("drained: 3 delivered")
     line = stream.getvalue().strip()
     assert line.endswith("drained: 3 delivered") if human else json.loads(line)["message"] == "drained: 3 delivered"
+
+
+def test_a_fault_is_one_json_line_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    start_logging("json")
+    try:
+        1 / 0  # noqa: B018 - what it raises is wanted
+    except ZeroDivisionError:
+        logging.getLogger("kasplo_notify").exception("drain_failed")
+    line = json.loads(stream.getvalue())
+    assert (line["level"], line["message"], line["logger"]) == ("error", "drain_failed", "kasplo_notify")
+    assert line["traceback"].endswith("ZeroDivisionError: division by zero")
+
+
+def test_libraries_are_heard_from_warnings_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    start_logging("human")
+    logging.getLogger("rq.worker").info("not this")
+    logging.getLogger("rq.worker").warning("but this")
+    assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == ["but this"]
+
+
+def test_without_stderr_nothing_is_logged_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    before = list(logging.getLogger().handlers)
+    start_logging("auto")
+    assert logging.getLogger().handlers == before
