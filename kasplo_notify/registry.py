@@ -33,7 +33,6 @@ class Health:
         fails: Failed attempts in a row.
         failing_since: Time of the first failure since the last success.
         blocked_since: Since when every attempt was refused by the workers' egress guard.
-        partitions: The most queues that it ever had.
     """
 
     paused: str = ""
@@ -44,7 +43,6 @@ class Health:
     fails: int = 0
     failing_since: int = 0
     blocked_since: int = 0
-    partitions: int = 1
 
     @classmethod
     def read(cls, stored: dict[bytes, bytes]) -> "Health":
@@ -61,7 +59,6 @@ class Health:
             fails=number("fails"),
             failing_since=number("failing_since"),
             blocked_since=number("blocked_since"),
-            partitions=max(1, number("partitions")),
         )
 
 

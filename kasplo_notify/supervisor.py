@@ -15,8 +15,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from kasplo_notify.stopping import Signals
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -42,7 +40,7 @@ class Supervisor:
     """Runs `count` copies of a command. Call `poll` often: it does not block.
 
     Args:
-        command: what a child runs; it must heed its stdin (`watch_parent`).
+        command: what a child runs; it must heed its stdin (`stopping.watch_parent`).
         count: how many children.
         burst: a child that ends with 0 has done its work; one that fails is tried three times.
         environ: the children's environment; ours by default.
@@ -127,27 +125,6 @@ class Supervisor:
         for child in self._children:
             if child.process is not None:
                 child.process.kill()
-
-    def run(self) -> int:
-        """Start, supervise until everything is done or a signal asks to stop, then wait for the children.
-
-        The second request to stop kills. From the main thread only.
-
-        Returns:
-            0 when every child ended as it should, else 1.
-        """
-        with Signals() as signals:
-            self.start()
-            try:
-                while self.poll():
-                    signals.wait(self.pause())
-                    if signals.stops > 1:
-                        self.kill()
-                    elif signals.stops:
-                        self.stop()
-            finally:
-                self.end()
-        return self.exit_code
 
     def end(self, *, grace: float = 0.0) -> None:
         """Leave no child, whatever happened: wait `grace` seconds for those that still run, then kill."""

@@ -70,7 +70,7 @@ def run_up(config: Config, *, workers: int = 2, out: Console, worker: Sequence[s
     return supervisor.exit_code
 
 
-def run_worker(config: Config, *, workers: int, burst: bool, worker: Sequence[str] = ()) -> int:
+def run_workers(config: Config, *, workers: int, burst: bool, worker: Sequence[str] = ()) -> int:
     """Run worker processes until a signal stops them, or with `burst` until nothing is due.
 
     With the embedded server they join the one that runs, else they run it themselves.

@@ -22,8 +22,12 @@ class Window:
 
     __slots__ = ("_last_shrunk", "_threshold", "size")
 
-    def __init__(self, start: float = START) -> None:
-        self.size = start
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin small, as after a breaker was open."""
+        self.size = START
         self._threshold = float("inf")
         self._last_shrunk = float("-inf")
 
@@ -42,10 +46,6 @@ class Window:
             return
         self._last_shrunk = now
         self._threshold = self.size = max(1.0, self.size / 2)
-
-    def restart(self) -> None:
-        """Begin small again, as after a breaker was open."""
-        self.__init__()  # type: ignore[misc]
 
 
 @dataclass(slots=True)

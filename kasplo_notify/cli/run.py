@@ -15,8 +15,7 @@ from kasplo_notify.console import Console
 from kasplo_notify.errors import AlreadyRunning
 from kasplo_notify.stopping import watch_parent
 from kasplo_notify.supervisor import worker_command
-from kasplo_notify.up import run_up
-from kasplo_notify.up import run_worker as run_worker_processes
+from kasplo_notify.up import run_up, run_workers
 
 _MOST_WORKERS: Final = 256
 _STARTING_S: Final = 10.0
@@ -96,7 +95,7 @@ def _run_workers(session: Session, config: Config, count: int, *, burst: bool) -
     deadline = time.monotonic() + _STARTING_S
     while True:
         try:
-            return run_worker_processes(config, workers=count, burst=burst, worker=command)
+            return run_workers(config, workers=count, burst=burst, worker=command)
         except AlreadyRunning:
             # Somebody else's embedded server is only starting: soon it can be joined.
             if time.monotonic() > deadline:

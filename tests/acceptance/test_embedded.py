@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,11 +16,12 @@ from kasplo_notify import server_process, server_program
 from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.embedded import EmbeddedServer, attached_url, find_server, socket_path, url_of
 from kasplo_notify.errors import AlreadyRunning, ConfigError, StorageUnavailable
+from tests.acceptance.world import ROOT, lives, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 OWNER = """
 import signal, sys
 from pathlib import Path
@@ -42,25 +40,6 @@ def config_for(data_dir: Path) -> Config:
 def ask(url: str, *words: str) -> object:
     with redis.Redis.from_url(url) as client:
         return client.execute_command(*words)
-
-
-def lives(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    if Path("/proc/self").exists():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 class Owner:

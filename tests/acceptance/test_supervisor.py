@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.supervisor import Supervisor, worker_command
+from kasplo_notify.up import run_workers
+from tests.acceptance.world import ROOT, lives, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
+# Whoever supervises speaks to no Redis; the children of these tests do not either.
+URL = "unix:///nowhere"
 
 # A child that appends its pid to a file, and another line when it was asked to stop.
 CHILD = """
@@ -42,9 +45,11 @@ time.sleep(60)
 """
 RUN = """
 import logging, sys
-from kasplo_notify.supervisor import Supervisor
+from kasplo_notify.config import Config, RedisConfig
+from kasplo_notify.up import run_workers
 logging.basicConfig(level="INFO", stream=sys.stdout)
-sys.exit(Supervisor(sys.argv[2:], int(sys.argv[1])).run())
+config = Config(redis=RedisConfig(url=sys.argv[1]))
+sys.exit(run_workers(config, workers=int(sys.argv[2]), burst=False, worker=sys.argv[3:]))
 """
 
 
@@ -59,25 +64,6 @@ def python(code: str) -> list[str]:
 def pids(journal: Path, word: str = "started") -> list[int]:
     lines = journal.read_text().splitlines() if journal.exists() else []
     return [int(line.split()[1]) for line in lines if line.startswith(word)]
-
-
-def lives(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    if Path("/proc/self").exists():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def poll_until(supervisor: Supervisor, condition: Callable[[], bool]) -> None:
@@ -114,7 +100,7 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     made: list[subprocess.Popen[str]] = []
 
     def run(count: int, command: list[str]) -> subprocess.Popen[str]:
-        words = [*python(RUN), str(count), *command]
+        words = [*python(RUN), URL, str(count), *command]
         made.append(subprocess.Popen(words, env=ENVIRON, stdout=subprocess.PIPE, text=True))
         return made[-1]
 
@@ -211,19 +197,27 @@ def test_a_child_that_ignores_the_stop_is_killed_in_the_end(
 
 
 def test_a_burst_ends_when_every_child_has_ended_with_0() -> None:
-    assert Supervisor(python("pass"), 3, burst=True, environ=ENVIRON).run() == 0
+    config = Config(redis=RedisConfig(url=URL))
+    assert run_workers(config, workers=3, burst=True, worker=python("pass")) == 0
 
 
-def test_in_a_burst_a_failing_child_is_tried_three_times(caplog: pytest.LogCaptureFixture) -> None:
-    command = python("raise SystemExit(7)")
-    assert Supervisor(command, 1, burst=True, environ=ENVIRON, first_delay=0.01).run() == 1
+def test_in_a_burst_a_failing_child_is_tried_three_times(
+    supervise: Callable[..., Supervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = supervise(python("raise SystemExit(7)"), burst=True, first_delay=0.01)
+    until(lambda: not supervisor.poll())
+    assert supervisor.exit_code == 1
     assert "worker 1 failed 3 times and is given up: exit code 7" in caplog.text
 
 
-def test_in_a_burst_a_child_that_succeeds_at_the_second_try_is_a_success(tmp_path: Path) -> None:
+def test_in_a_burst_a_child_that_succeeds_at_the_second_try_is_a_success(
+    tmp_path: Path, supervise: Callable[..., Supervisor]
+) -> None:
     seen = tmp_path / "seen"
     code = f"import pathlib, sys; p = pathlib.Path({str(seen)!r}); e = p.exists(); p.touch(); sys.exit(not e)"
-    assert Supervisor(python(code), 1, burst=True, environ=ENVIRON, first_delay=0.01).run() == 0
+    supervisor = supervise(python(code), burst=True, first_delay=0.01)
+    until(lambda: not supervisor.poll())
+    assert supervisor.exit_code == 0
 
 
 def test_the_pipe_of_one_child_is_not_kept_open_by_another(

@@ -23,32 +23,13 @@ from kasplo_notify.errors import StorageUnavailable
 from kasplo_notify.notifier import Notifier
 from kasplo_notify.receiver import Delivery, ReceiverThread
 from kasplo_notify.registry import Registry
+from tests.acceptance.world import ROOT, lives, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKERS = r"workers +2.*\(pid ([\d, ]+)\)"
 COMMAND = [sys.executable, "-m", "kasplo_notify"]
-
-
-def lives(pid: int) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    if Path("/proc/self").exists():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 class Up:

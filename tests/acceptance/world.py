@@ -1,5 +1,6 @@
 """A whole installation in a temporary folder: a Redis server, workers as processes, a subscriber, a producer."""
 
+import contextlib
 import json
 import os
 import signal
@@ -40,6 +41,19 @@ def until(condition: Callable[[], object], seconds: float = PATIENCE_S, *, what:
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    if Path("/proc/self").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class Process:
@@ -237,4 +251,4 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-__all__ = ["PATIENCE_S", "ROOT", "Flow", "Process", "World", "redis", "scomp", "until"]
+__all__ = ["PATIENCE_S", "ROOT", "Flow", "Process", "World", "lives", "redis", "scomp", "until"]

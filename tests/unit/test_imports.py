@@ -80,7 +80,7 @@ dispatcher:       config endpoint errors store
 workers:          book config dispatcher doctor drain embedded equipment errors guard storage_errors store
                   transport
 
-supervisor:       stopping
+supervisor:
 receiver:         signature
 demo_screen:      console invocation receiver
 demo:             catalogue config config_sections console datadir demo_screen embedded endpoint errors notifier

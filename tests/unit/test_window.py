@@ -3,6 +3,7 @@
 import pytest
 
 from kasplo_notify.window import START, Slots, Window
+from tests.unit.queues import window_of
 
 # --- the window of a queue -------------------------------------------------------------------------------------------
 
@@ -23,19 +24,19 @@ def test_a_window_never_grows_beyond_its_cap() -> None:
 
 
 def test_a_cap_that_was_lowered_takes_effect_with_the_next_success() -> None:
-    window = Window(start=64.0)
+    window = window_of(64.0)
     window.succeeded(cap=8)
     assert window.size == 8
 
 
 def test_a_failure_halves_the_window() -> None:
-    window = Window(start=32.0)
+    window = window_of(32.0)
     window.failed(now=10.0, started=9.0)
     assert window.size == 16
 
 
 def test_failures_that_were_in_flight_together_halve_it_once() -> None:
-    window = Window(start=32.0)
+    window = window_of(32.0)
     for moment in range(10):
         window.failed(now=10.0 + moment / 100, started=9.5)
     assert window.size == 16
@@ -44,7 +45,7 @@ def test_failures_that_were_in_flight_together_halve_it_once() -> None:
 
 
 def test_after_a_failure_it_grows_by_one_with_each_round() -> None:
-    window = Window(start=32.0)
+    window = window_of(32.0)
     window.failed(now=10.0, started=9.0)
     for _ in range(16):
         window.succeeded(cap=1000)
@@ -61,7 +62,7 @@ def test_a_window_is_never_smaller_than_one_request() -> None:
 
 
 def test_a_window_can_begin_anew() -> None:
-    window = Window(start=32.0)
+    window = window_of(32.0)
     window.failed(now=10.0, started=9.0)
     window.restart()
     assert window.size == START
