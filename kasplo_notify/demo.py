@@ -1,7 +1,7 @@
 """`kasplo-notify up --demo`: the whole way of seven events, on this machine, before your eyes.
 
-It disturbs nothing: its data folder is a temporary one, or, with a configured URL, its keys and its RQ queue
-have names of their own; both are removed at the end, and what a killed demo left is removed by the next.
+It disturbs nothing: its data folder is a temporary one, and with a configured URL its keys and its RQ queue
+have names of their own. All are removed at the end; what a killed demo left is removed by the next.
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import re
-import secrets
-import shutil
-import tempfile
 import time
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kasplo_notify import datadir
+from kasplo_notify import demo_remains
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.config import Config, toml
 from kasplo_notify.config_sections import RedisConfig
+from kasplo_notify.datadir import RunLock
 from kasplo_notify.demo_screen import Screen, Sent
 from kasplo_notify.embedded import EmbeddedServer
 from kasplo_notify.endpoint import Endpoint
-from kasplo_notify.errors import NotifyError
 from kasplo_notify.notifier import Notifier
 from kasplo_notify.receiver import Delivery, ReceiverThread
 from kasplo_notify.registry import Registry
@@ -35,7 +30,7 @@ from kasplo_notify.store import mask_url
 from kasplo_notify.supervisor import Supervisor, worker_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from kasplo_notify.console import Console
     from kasplo_notify.receiver import Receiver
@@ -63,28 +58,27 @@ def run_demo(config: Config, *, out: Console) -> int:
         ConfigError: no server program, or no place for temporary files.
         StorageUnavailable: the server did not start, or the configured one does not answer.
     """
-    _sweep()
+    demo_remains.sweep()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(_folder()))
-        url, prefix = config.redis.url, f"kasplo-demo-{secrets.token_hex(4)}"
+        folder = stack.enter_context(demo_remains.folder())
+        url, name = config.redis.url, demo_remains.new_name()
         embedded = url == "embedded"
         if embedded:
             own = Config(redis=RedisConfig(url="embedded", data_dir=folder))
             url = stack.enter_context(EmbeddedServer(own)).url
         else:
-            # So that the next demo can tell whether this one lives.
-            stack.enter_context(datadir.RunLock(folder))
+            stack.enter_context(RunLock(folder))
         signals = stack.enter_context(Signals())
-        demo = _write_config(folder, url, prefix, config.delivery.delay)
+        demo = _write_config(folder, url, name, config.delivery.delay)
         registry = stack.enter_context(contextlib.closing(Registry.open(demo)))
         if not embedded:
             registry.read()  # whether the server answers
-            stack.callback(_forget, registry, prefix)
+            stack.callback(demo_remains.forget, registry, name)
         deliveries: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         receiver = stack.enter_context(ReceiverThread(deliveries.put)).receiver
         log = stack.enter_context((folder / "workers.log").open("wb"))
         command = worker_command((), burst=False)
-        supervisor = Supervisor(command, _WORKERS, environ=_environ(folder / "config.toml"), output=log)
+        supervisor = Supervisor(command, _WORKERS, environ=_environ(folder / demo_remains.CONFIG), output=log)
         stack.callback(supervisor.end, grace=15.0)
         supervisor.start()
         screen = Screen(out, delay=demo.delivery.delay)
@@ -171,19 +165,19 @@ def _watch(
     return ""
 
 
-def _write_config(folder: Path, url: str, prefix: str, delay: float) -> Config:
+def _write_config(folder: Path, url: str, name: str, delay: float) -> Config:
     """The configuration of the demo's workers and of the demo itself, as a file; nothing else is heeded."""
     sections: dict[str, dict[str, object]] = {
-        "redis": {"url": url, "data_dir": str(folder), "prefix": f"{prefix}:"},
+        "redis": {"url": url, "data_dir": str(folder), "prefix": f"{name}:"},
         "delivery": {"delay": delay},
-        "worker": {"queue": prefix},
+        "worker": {"queue": name},
         "egress": {"allow": ("127.0.0.1/32",)},
     }
     lines = []
     for section, values in sections.items():
         lines.append(f"[{section}]")
         lines += [f"{key} = {toml(value)}" for key, value in values.items()]
-    path = folder / "config.toml"
+    path = folder / demo_remains.CONFIG
     path.write_text("\n".join(lines) + "\n")
     return Config.load(path, environ={})
 
@@ -191,61 +185,3 @@ def _write_config(folder: Path, url: str, prefix: str, delay: float) -> Config:
 def _environ(config: Path) -> dict[str, str]:
     others = {name: value for name, value in os.environ.items() if not name.startswith("KASPLO_")}
     return {**others, "KASPLO_CONFIG": str(config)}
-
-
-def _forget(registry: Registry, prefix: str) -> None:
-    """Remove the demo's keys, its RQ queue's included, from a server that others use too."""
-    read, cursor = registry.store.read, 0
-    with suppress(NotifyError):
-        while True:
-            [(cursor, keys)] = read(("SCAN", cursor, "MATCH", f"*{prefix}*", "COUNT", 1000))
-            if keys:
-                read(("UNLINK", *keys))
-            if not cursor:
-                break
-        read(("SREM", "rq:queues", f"rq:queue:{prefix}"))
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[str]:
-    path = tempfile.mkdtemp(prefix=f"kasplo-demo-{os.getuid()}-")
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _sweep() -> None:
-    """Remove what demos left that were killed: folders of ours, whose lock nobody holds, and their keys."""
-    for path in Path(tempfile.gettempdir()).glob(f"kasplo-demo-{os.getuid()}-*"):
-        with suppress(OSError):
-            if path.is_symlink() or path.stat().st_uid != os.getuid() or not (path / "run.lock").exists():
-                continue
-            lock = datadir.open_lock(path / "run.lock")
-            if lock is None:
-                continue
-            try:
-                if _forget_left(path):
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
-
-
-def _forget_left(folder: Path) -> bool:
-    """Remove the keys of a demo that was killed; False when its server is away, and the next demo has to try."""
-    try:
-        left = Config.load(folder / "config.toml", environ={})
-    except NotifyError:
-        return True
-    prefix = left.redis.prefix.removesuffix(":")
-    # What an embedded server had is in the folder, but for its socket, where the folder's path is too long for one.
-    if not re.fullmatch(r"kasplo-demo-[0-9a-f]{8}", prefix) or left.redis.url == EmbeddedServer(left).url:
-        datadir.remove_socket(folder)
-        return True
-    with contextlib.closing(Registry.open(left)) as registry:
-        try:
-            registry.read()
-        except NotifyError:
-            return False
-        _forget(registry, prefix)
-    return True

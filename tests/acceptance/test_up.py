@@ -227,14 +227,30 @@ def test_the_demo_leaves_nothing_when_it_is_stopped(up: Callable[..., Up], tmp_p
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def stop(one: Up) -> None:
+    """End a demo as Ctrl+C does."""
+    one.process.terminate()
+    assert one.process.wait(20) == 130, one.text
+
+
 def test_what_a_killed_demo_leaves_is_removed_by_the_next(up: Callable[..., Up], tmp_path: Path) -> None:
-    one = up("up", "--demo")
+    # Too deep for a socket, which is elsewhere then.
+    temp = tmp_path / "tmp" / ("deep" * 25)
+    temp.mkdir(parents=True)
+    one = up("up", "--demo", TMPDIR=str(temp))
     one.wait_for("emit")
     pids = one.kill()
     until(lambda: not any(map(lives, pids)))
-    (left,) = (tmp_path / "tmp").iterdir()
-    up("up", "--demo").wait_for("emit")
+    (left,) = temp.iterdir()
+    socket = datadir.socket_path(left)
+    assert socket.parent != left
+    assert socket.parent.exists()
+    again = up("up", "--demo", TMPDIR=str(temp))
+    again.wait_for("emit")
     assert not left.exists()
+    assert not socket.parent.exists()
+    stop(again)
+    assert list(temp.iterdir()) == []
 
 
 def test_what_a_killed_demo_leaves_on_a_configured_server_is_removed_by_the_next_that_finds_it(

@@ -83,7 +83,8 @@ workers:          book config dispatcher doctor drain embedded equipment errors 
 supervisor:
 receiver:         signature
 demo_screen:      console invocation receiver
-demo:             catalogue config config_sections console datadir demo_screen embedded endpoint errors notifier
+demo_remains:     config datadir errors registry status
+demo:             catalogue config config_sections console datadir demo_remains demo_screen embedded endpoint notifier
                   receiver registry signature stopping store supervisor
 up:               config console datadir embedded errors invocation registry stopping store supervisor
 cli:              carrier catalogue config console dead demo doctor emission endpoint endpoint_checks errors events
