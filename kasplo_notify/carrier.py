@@ -26,12 +26,12 @@ def _import() -> None:
     with starting():
         # The first two are imported with the first connection, by redis-py and for its host. In a child that is forked
         # just then they would stay half-imported for ever.
-        import email.parser  # noqa: F401
-        import encodings.idna  # noqa: F401
+        import email.parser  # noqa: F401 - for later
+        import encodings.idna  # noqa: F401 - for later
 
-        import tenacity  # noqa: F401
+        import tenacity  # noqa: F401 - for later
 
-        import kasplo_notify.store  # noqa: F401
+        import kasplo_notify.store  # noqa: F401 - for later
 
 
 class _Base:

@@ -61,9 +61,9 @@ def number(low: float, high: float) -> Check[float]:
 
     def of(value: object) -> float:
         # A NaN is in no range; an int may be too large to become a float.
-        if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise ValueError(f"must be a number from {low:g} to {high:.15g}, not {shown(value)}")
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
 
     return Check(of, _as_number)
 
@@ -121,7 +121,7 @@ def many(check: Check[T], most: int) -> Check[tuple[T, ...]]:
 
     def of(value: object) -> tuple[T, ...]:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"must be a list, not {shown(value)}")  # noqa: TRY004
+            raise ValueError(f"must be a list, not {shown(value)}")  # noqa: TRY004 - as all checks
         if len(value) > most:
             raise ValueError(f"has {len(value)} items; at most {most} are taken")
         checked = []

@@ -7,7 +7,7 @@ secrets. `config` puts the sections together.
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from kasplo_notify.config_checks import (
     Check,
@@ -46,7 +46,7 @@ _DENIED_PORTS: Final = (
 def _setting(default: T, check: Check[T], comment: str, mask: Callable[[str], str] | None = None) -> T:
     """One key; `mask` makes of a value what may be shown of it."""
     item: Any = field(default=default, metadata={"check": check, "comment": comment, "mask": mask})
-    return item  # type: ignore[no-any-return]
+    return cast("T", item)
 
 
 def _data_dir() -> Path:

@@ -52,7 +52,7 @@ def socket_path(data_dir: Path) -> Path:
     if _fits(path):
         return path
     import hashlib  # noqa: PLC0415 - 7 ms for the two, and most folders have short names
-    import tempfile  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415 - as above
 
     digest = hashlib.sha256(os.fsencode(_absolute(data_dir))).hexdigest()[:16]
     short = Path(f"kasplo-{_owner(data_dir)}-{digest}", "server.sock")

@@ -68,7 +68,7 @@ def find_server() -> Path:
     Raises:
         ConfigError: there is none; the message names the three remedies.
     """
-    from kasplo_notify import server_program  # noqa: PLC0415
+    from kasplo_notify import server_program  # noqa: PLC0415 - see the head of this module
 
     return server_program.find_server()
 
@@ -103,7 +103,7 @@ class EmbeddedServer:
             StorageUnavailable: the server ended or did not answer; the message has its last words.
             RuntimeError: not in the main thread.
         """
-        from kasplo_notify.server_process import ServerProcess  # noqa: PLC0415
+        from kasplo_notify.server_process import ServerProcess  # noqa: PLC0415 - as above
 
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("The embedded server is started from the main thread only.")

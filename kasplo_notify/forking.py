@@ -7,7 +7,7 @@ for all threads is made while :func:`starting` is held, and a fork waits for it.
 
 # The hooks of what is imported first are the last to run before a fork. The other way round a fork would hold the
 # lock of logging while it waits for a thread whose import needs it.
-import logging  # noqa: F401
+import logging  # noqa: F401 - for its hooks
 import os
 import threading
 from typing import Final, Protocol

@@ -155,7 +155,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        print(f"Error: port {port} cannot be listened on: {error.strerror}. Name another.", file=sys.stderr)  # noqa: T201
+        print(f"Error: port {port} cannot be listened on: {error.strerror}. Name another.", file=sys.stderr)  # noqa: T201 - as above
         return 1
     return 0
 
@@ -163,7 +163,7 @@ def main(arguments: list[str]) -> int:
 async def _show(port: int) -> None:
     def say(line: str) -> None:
         # Whoever sends is a stranger: a terminal obeys nothing of it.
-        print("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line), flush=True)  # noqa: T201
+        print("".join(each if each.isprintable() else ascii(each)[1:-1] for each in line), flush=True)  # noqa: T201 - as above
 
     def tell(each: Delivery) -> None:
         say(f"{each.method} {each.path}  attempt {each.attempt}  {each.body.decode(errors='replace')}")

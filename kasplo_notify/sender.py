@@ -150,7 +150,7 @@ class Sender:
                 event, attempt=item.progress.attempts + 1, timestamp=int(self._line.now_ms() / 1000)
             )
         except UnbuildableEvent as error:
-            log.error("event_unbuildable: %s for %s: %s", event.id, held.endpoint, error)  # noqa: TRY400
+            log.error("event_unbuildable: %s for %s: %s", event.id, held.endpoint, error)
             held.finished(item)
             self._give_up(held, item, "unbuildable", str(error))
             return

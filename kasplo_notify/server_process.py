@@ -148,7 +148,7 @@ def _die_with_parent() -> Callable[[], None] | None:
 
 def _watch(pid: int) -> subprocess.Popen[bytes]:
     """A shell that waits for its stdin to close, as it does when this process dies, then ends the server."""
-    return subprocess.Popen(  # noqa: S603
+    return subprocess.Popen(  # noqa: S603 - a fixed line
         ["/bin/sh", "-c", 'read _; kill -TERM "$1"', "sh", str(pid)],
         stdin=subprocess.PIPE,
         start_new_session=True,

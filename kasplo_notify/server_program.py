@@ -88,7 +88,7 @@ def _candidates() -> Iterator[Path]:
 def _version(path: Path) -> tuple[str, tuple[int, ...]]:
     """('Valkey', (9, 1)) of `Valkey server v=9.1.2 ...`; an empty version for anything else."""
     try:
-        run = subprocess.run([str(path), "--version"], capture_output=True, timeout=10, check=False)  # noqa: S603
+        run = subprocess.run([str(path), "--version"], capture_output=True, timeout=10, check=False)  # noqa: S603 - as found
     except (OSError, subprocess.TimeoutExpired):
         return "", ()
     match = re.match(rb"(\w+) server v=(\d+)\.(\d+)", run.stdout)

@@ -12,7 +12,10 @@ import time
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
+
+    _Handler = Callable[[int, FrameType | None], object]
 
 # SIGHUP: the terminal was closed.
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,7 +33,7 @@ class Signals:
         self.stops = 0
         self._stopped_at = float("-inf")
         self._reader, self._writer = socket.socketpair()
-        self._old: dict[int, object] = {}
+        self._old: dict[int, _Handler | int | None] = {}
         self._old_fd = -1
 
     def wait(self, seconds: float) -> None:
@@ -53,7 +56,7 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)  # type: ignore[arg-type]
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         signal.set_wakeup_fd(self._old_fd)
         self._reader.close()
         self._writer.close()

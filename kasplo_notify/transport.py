@@ -39,7 +39,7 @@ _COMMON_HEADERS = ("Accept: */*", "Accept-Encoding: identity")
 class _Connector(TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial(Peer, loop=self._loop)  # type: ignore[assignment]
+        self._factory = functools.partial(Peer, loop=self._loop)  # type: ignore[assignment]  # aiohttp's own parser
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,7 +175,7 @@ class NotifyWorker(SimpleWorker):
     def deliver(self) -> Tally:
         """Run one drain on the worker's loop. Signals stop it softly, and reach RQ when it has ended."""
         assert self._loop is not None  # noqa: S101 - bootstrap opened it
-        assert self._equipment is not None  # noqa: S101
+        assert self._equipment is not None  # noqa: S101 - as above
         loop = self._loop
         running = Drain(self._equipment, linger=0.0 if self._burst else LINGER_S)
         told: list[tuple[int, float]] = []

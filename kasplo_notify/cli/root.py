@@ -118,7 +118,7 @@ class Root(Group):
             with formatter.section(title):
                 formatter.write_dl([(name, each.get_short_help_str(80)) for name, each in commands if each])
 
-    def main(  # type: ignore[override]
+    def main(  # type: ignore[override]  # click's is overloaded
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run a command and exit with its code. No error leaves this as a traceback."""

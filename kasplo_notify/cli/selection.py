@@ -38,7 +38,7 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     select.__name__, select.__doc__ = function.__name__, function.__doc__
     # click keeps them in the order in which decorators run, the last line first: these stand in front of the others.
-    select.__click_params__[:0] = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    select.__click_params__[:0] = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]  # click sets it
     return select
 
 

@@ -116,7 +116,7 @@ class Flusher:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                log.error("spool_unreadable: %s (%s); it is kept and tried again", segment.path, reason(error))  # noqa: TRY400
+                log.error("spool_unreadable: %s (%s); it is kept and tried again", segment.path, reason(error))
                 self._later(segment.name)
 
     def _later(self, name: str) -> None:
@@ -135,7 +135,7 @@ class Flusher:
             except StorageBroken as error:
                 if not self._one_by_one(chunk[progress.pushed - begun :], progress):
                     # Not an event, but Redis as a whole, perhaps: others are tried before this is tried again.
-                    log.error("spool_refused: Redis took no event of %s: %s", segment.path, error)  # noqa: TRY400
+                    log.error("spool_refused: Redis took no event of %s: %s", segment.path, error)
                     self._later(segment.name)
                     return
         if self._set_apart(segment, progress):
@@ -177,7 +177,7 @@ class Flusher:
         try:
             apart = self._writer.set_apart(progress.refused)
         except CannotSpoolError as error:
-            log.error("spool_refused: Redis refuses events of %s (%s ...), and %s", segment.path, ids, error)  # noqa: TRY400
+            log.error("spool_refused: Redis refuses events of %s (%s ...), and %s", segment.path, ids, error)
             self._later(segment.name)
             return False
         for name in apart:

@@ -134,7 +134,7 @@ class Keeper:
                 log.debug("the spool cannot be pushed: %s", error)
             except OSError as error:
                 if not told:
-                    log.error("spool_unreadable: %s (%s)", self._folder, reason(error))  # noqa: TRY400
+                    log.error("spool_unreadable: %s (%s)", self._folder, reason(error))
                 told = True
             except Exception:
                 log.exception("spool_failed")

@@ -34,6 +34,7 @@ from kasplo_notify.registry import Registry
 from kasplo_notify.spool import keeper
 from kasplo_notify.spool.record import read
 from kasplo_notify.spool.segments import segments
+from kasplo_notify.store import AsyncStore, Store
 from kasplo_notify.stored import StoredEvent
 from tests.integration.emitter import Emitter
 from tests.integration.shard import HOUR, Shard, scomp
@@ -274,8 +275,6 @@ def test_what_is_left_is_pushed_by_the_next_notifier_and_a_late_push_of_it_chang
     late: list[Any] = []
     first = emitters(spooling)
     first.emit(scomp(), event_id="first")
-    from kasplo_notify.store import AsyncStore, Store
-
     wire.refuse = AWAY
     with pytest.MonkeyPatch.context() as patched:
         for kind in (Store, AsyncStore):

@@ -13,6 +13,7 @@ It shares no code with the sender but the ledger, so that what arrives is judged
 import asyncio
 import json
 import re
+import socket
 import ssl
 import sys
 import time
@@ -215,8 +216,6 @@ class Commands(asyncio.Protocol):
 
 
 async def _serve(ledger: str, plain: str, secure: str, certificate: str) -> None:
-    import socket
-
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     subscribers = Subscribers(Ledger(Path(ledger)))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kasplo_notify.emission import Emission
@@ -222,8 +223,6 @@ def _shift_clock(seconds: float) -> None:
     time.time = lambda: true() + seconds
     for name, module in list(sys.modules.items()):
         if name.startswith("rq") and hasattr(module, "now"):
-            from datetime import UTC, datetime, timedelta
-
             setattr(module, "now", lambda: datetime.now(UTC) + timedelta(seconds=seconds))  # noqa: B010 - RQ has no types
 
 

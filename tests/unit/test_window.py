@@ -1,5 +1,7 @@
 """How many requests may be in flight: windows of queues, slots of a process. Time is given, none passes."""
 
+import random
+
 import pytest
 
 from kasplo_notify.window import START, Slots, Window
@@ -212,8 +214,6 @@ def test_a_worker_without_a_slow_allowance_moves_nothing() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_happens_the_books_balance(seed: int) -> None:
-    import random
-
     rng = random.Random(seed)
     slots = Slots(fast_limit=16, slow_limit=8)
     open_tickets = []
