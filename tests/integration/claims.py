@@ -23,6 +23,8 @@ def check(model: Model, before: Seen, seen: Seen) -> None:
     _check_health(model, before, seen)
     for queue in QUEUES:
         _check_score(model, queue, before, seen)
+    _check_deaths(model, seen)
+    _check_removals(model, seen)
     model.served.clear()
 
 
@@ -62,6 +64,24 @@ def _check_health(model: Model, before: Seen, seen: Seen) -> None:
         assert health == expected, f"the health of {endpoint} is {health}, not {expected}"
         if seen.gate(endpoint, seen.now) > before.gate(endpoint, before.now):
             model.early |= before.unowned(endpoint)
+
+
+def _check_deaths(model: Model, seen: Seen) -> None:
+    """They are counted until a drain gives the queue back, or somebody finds it empty and without an owner."""
+    for queue in model.deaths.keys() - seen.deaths.keys():
+        if queue not in model.owners and not seen.waiting(queue):
+            del model.deaths[queue]
+    assert seen.deaths == +model.deaths
+
+
+def _check_removals(model: Model, seen: Seen) -> None:
+    """An endpoint that is being removed is found by its first queue, even when that is empty."""
+    for endpoint in model.sought:
+        first = f"{endpoint}.0"
+        score = seen.schedule.get(first)
+        assert score is not None, f"nobody finds that {endpoint} is being removed"
+        assert first in model.owners or score <= seen.now + 1000
+    model.sought.clear()
 
 
 def _check_score(model: Model, queue: str, before: Seen, seen: Seen) -> None:

@@ -21,7 +21,7 @@ UNSURE = 10_000
 
 def chunk_of(event_id: str) -> tuple[str, int]:
     """The token of the push that generated this id, and the id's number there; an empty token for any other id."""
-    made = re.fullmatch(r"(msg_[0-9a-f]+)-(0|[1-9][0-9]*)", event_id)
+    made = re.fullmatch(r"(msg_[0-9a-fA-F]+)-(0|[1-9][0-9]*)", event_id)
     return (f"{made[1]}.", int(made[2])) if made else ("", 0)
 
 
@@ -98,6 +98,7 @@ class Model:
             order of their deaths.
         owners: Queue -> token of the drain that holds it.
         leases: Queue -> when that drain's lease ends.
+        deaths: Queue -> drains that never gave it back, since one did.
         registered: The endpoints.
         health: Their pauses and breakers.
         tokens: Of each token of a push, and each id that a caller gave, how many ms it is remembered for.
@@ -107,11 +108,13 @@ class Model:
             look costs one claim, which puts it right: the gate was raised, or another than the owner took the
             first event out.
         served: Queues that were given back in this step.
+        sought: Endpoints that are being removed, and of which this step made sure that somebody finds that.
     """
 
     copies: dict[Key, Copy] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     leases: dict[str, int] = field(default_factory=dict)
+    deaths: Counter[str] = field(default_factory=Counter)
     registered: dict[str, Registered] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=lambda: {name: Health() for name in ENDPOINTS})
     tokens: dict[str, int] = field(default_factory=dict)
@@ -120,6 +123,7 @@ class Model:
     stats: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in ENDPOINTS})
     early: set[str] = field(default_factory=set)
     served: set[str] = field(default_factory=set)
+    sought: set[str] = field(default_factory=set)
 
     # --- emit ----------------------------------------------------------------------------------------------------
 
@@ -204,14 +208,16 @@ class Model:
         """A claim of at most (queues, events of each kind, events in all)."""
         most, per_queue, left = limits
         due = sorted((score, queue) for queue, score in before.schedule.items() if score <= reply.now)
-        given: list[tuple[str, bool, list[str]]] = []
+        given: list[tuple[str, bool, int, list[str]]] = []
         removing, own = [], []
         for _, queue in due[:most]:
             if left <= 0:
                 break
             health = self.health[endpoint_of(queue)]
             gate = before.gate(endpoint_of(queue), reply.now)
-            probing = health.open and any(probe and endpoint_of(name) == endpoint_of(queue) for name, probe, _ in given)
+            probing = health.open and any(
+                probe and endpoint_of(name) == endpoint_of(queue) for name, probe, *_ in given
+            )
             if self.owners.get(queue) == token:
                 own.append(queue)
                 self.leases[queue] = reply.now + lease
@@ -221,11 +227,13 @@ class Model:
             else:
                 wanted = 1 if health.open else min(per_queue, left)
                 events = [copy.key[0] for copy in self._due(queue, before, reply.now, wanted, wanted)]
-                given.append((queue, health.open, events))
+                died = queue in self.owners
+                self.deaths[queue] += died
+                given.append((queue, health.open, self.deaths[queue] if died else 0, events))
                 left -= len(events)
                 self.owners[queue], self.leases[queue] = token, reply.now + lease
                 health.probe = f"{token} {queue}" if health.open else health.probe
-        assert [(each.queue, each.probe, each.ids) for each in reply.queues] == given
+        assert [(each.queue, each.probe, each.deaths, each.ids) for each in reply.queues] == given
         assert (reply.removing, reply.own, reply.broken) == (removing, own, {})
 
     def due(self, queue: str, before: Seen, now: int, fresh: int, again: int) -> list[str]:
@@ -295,7 +303,9 @@ class Model:
             return False
         self._disown(queue)
         self.served.add(queue)
+        del self.deaths[queue]
         health = self.health[endpoint_of(queue)]
+        self.sought |= {endpoint_of(queue)} if health.paused == "removing" else set()
         health.probe = "" if health.probe == f"{token} {queue}" else health.probe
         return True
 
@@ -328,12 +338,17 @@ class Model:
         self.health[endpoint] = Health()
         return "removed", swept, 0
 
-    def resumed(self, endpoint: str, before: Seen) -> None:
-        """Pause and breaker are forgotten, and what waits for another attempt is due."""
+    def resumed(self, endpoint: str, before: Seen, now: int) -> bool:
+        """Pause and breaker are forgotten, and what waits for another attempt is due.
+
+        Returns whether anything but that kept the endpoint from being served.
+        """
+        held_up = bool(self.health[endpoint].paused) or before.gate(endpoint, now) > now
         self.health[endpoint] = Health()
         for key, copy in self.copies.items():
             if key[1] == endpoint and copy.place == "retry" and copy.at > before.now:
                 self.copies[key] = replace(copy, at=before.now - 1, exact=False, slack=1)
+        return held_up
 
     def replayed(self, endpoint: str, keys: Iterable[Key], before: Seen) -> None:
         queues = self.registered[endpoint].queues
@@ -353,6 +368,7 @@ class Model:
     def repaired(self, before: Seen) -> None:
         for endpoint in self.registered:
             self._trim(endpoint, before, 1000)
+            self.sought |= {endpoint} if self.health[endpoint].paused == "removing" else set()
 
     # --- dead letters and time -----------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ class Seen:
             then the dead letters of each endpoint from the oldest on.
         schedule: Queue -> score.
         owners: Queue -> token.
+        deaths: Queue -> how many drains died holding it.
         dead_bytes: Endpoint -> bytes of its dead letters, as they are counted.
         counters: What is counted over all endpoints.
         stats: Endpoint -> what is counted for it.
@@ -68,6 +69,7 @@ class Seen:
     copies: tuple[Found, ...]
     schedule: Mapping[str, int]
     owners: Mapping[str, str]
+    deaths: Mapping[str, int]
     dead_bytes: Mapping[str, int]
     counters: Mapping[str, int]
     stats: Mapping[str, Mapping[str, int]]
@@ -81,7 +83,7 @@ class Seen:
         with shard.client.pipeline(transaction=True) as pipeline:
             pipeline.time()
             pipeline.zrange(keys("schedule"), 0, -1, withscores=True)
-            for name in ("owner", "dead", "counters"):
+            for name in ("owner", "deaths", "dead", "counters"):
                 pipeline.hgetall(keys(name))
             for endpoint in ENDPOINTS:
                 pipeline.hgetall(keys(f"health:{endpoint}"))
@@ -92,7 +94,7 @@ class Seen:
             for queue in QUEUES:
                 pipeline.zrange(keys(f"retry:{queue}"), 0, -1, withscores=True)
                 pipeline.xrange(keys(f"new:{queue}"))
-            (seconds, micros), schedule, owners, dead, counters, *rest = pipeline.execute()
+            (seconds, micros), schedule, owners, deaths, dead, counters, *rest = pipeline.execute()
         by_endpoint = {endpoint: rest[4 * at : 4 * at + 4] for at, endpoint in enumerate(ENDPOINTS)}
         by_queue = {queue: rest[4 * len(ENDPOINTS) + 2 * at :][:2] for at, queue in enumerate(QUEUES)}
         copies = [
@@ -104,6 +106,7 @@ class Seen:
             copies=tuple(copies),
             schedule={queue.decode(): int(score) for queue, score in schedule},
             owners=_texts(owners),
+            deaths=_numbers(deaths),
             dead_bytes=_numbers(dead),
             counters=_numbers(counters),
             stats={name: _sum(*rows[2:]) for name, rows in by_endpoint.items()},

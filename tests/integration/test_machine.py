@@ -316,8 +316,8 @@ class Machine(RuleBasedStateMachine):
 
     def _resume(self, endpoint: str, _: int) -> None:
         if self.model.serves(endpoint):
-            self.registry.resume(endpoint)
-            self.model.resumed(endpoint, self.seen)
+            held_up = self.model.resumed(endpoint, self.seen, self.shard.now())
+            assert self.registry.resume(endpoint) == held_up
         elif endpoint in self.model.registered:
             with pytest.raises(EndpointError):
                 self.registry.resume(endpoint)

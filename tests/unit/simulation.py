@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from itertools import count
 
 from kasplo_notify.config import Config
-from kasplo_notify.outcome import Outcome
+from kasplo_notify.outcome import Failure, Outcome
 from kasplo_notify.stored import Progress
 from kasplo_notify.verdict import Policy, Verdict, decide
 from kasplo_notify.window import SLOW_AFTER_S, START, Slots, Ticket, Window
@@ -65,6 +65,11 @@ class Attempt:
     def throttled(self) -> bool:
         """Whether the answer made the whole endpoint wait."""
         return self.verdict.endpoint_wait is not None
+
+    @property
+    def ours(self) -> bool:
+        """Whether the fault was the worker's own."""
+        return self.outcome.error == "worker"
 
     @property
     def burnt(self) -> int:
@@ -304,7 +309,8 @@ class Simulation:
         if mood == "gone":
             return Outcome(status=410, duration_ms=5), quick
         if rng.random() < 0.5:
-            return Outcome(status=None, error=rng.choice(["refused", "reset", "blocked"]), duration_ms=1), quick
+            failures: list[Failure] = ["refused", "reset", "blocked", "worker"]
+            return Outcome(status=None, error=rng.choice(failures), duration_ms=1), quick
         return Outcome(status=rng.choice([404, 500, 502, 999]), duration_ms=5), quick
 
     def _retry_after(self) -> str | None:

@@ -47,6 +47,7 @@ def spread(attempt: Attempt) -> tuple[float, float]:
 def test_every_mood_and_every_verdict_occurs(hours: Simulation) -> None:
     assert {attempt.verdict.action for attempt in hours.attempts} == {"delivered", "retry", "pause", "dead"}
     assert any(attempt.throttled for attempt in hours.attempts)
+    assert any(attempt.ours for attempt in hours.attempts)
     assert any(opening.slow for opening in hours.openings)
     assert max(opening.fast for opening in hours.openings) >= FAST // 2
 
@@ -56,9 +57,9 @@ def test_every_mood_and_every_verdict_occurs(hours: Simulation) -> None:
 
 def test_no_event_is_attempted_more_often_than_its_policy_allows(hours: Simulation) -> None:
     for life in lives(hours):
-        pauses = sum(attempt.verdict.action == "pause" for attempt in life)
-        assert len(life) <= len(life[0].policy.retry_delays) + 1 + FREE_ATTEMPTS + pauses
-        assert sum(attempt.verdict.free for attempt in life) <= FREE_ATTEMPTS + pauses
+        always_free = sum(attempt.verdict.action == "pause" or attempt.ours for attempt in life)
+        assert len(life) <= len(life[0].policy.retry_delays) + 1 + FREE_ATTEMPTS + always_free
+        assert sum(attempt.verdict.free for attempt in life) <= FREE_ATTEMPTS + always_free
 
 
 def test_every_event_has_one_end_and_nothing_comes_after_it(hours: Simulation) -> None:
@@ -78,10 +79,12 @@ def test_an_event_dies_of_attempts_when_its_schedule_is_used_up_and_not_before(h
             assert not over
 
 
-def test_only_what_is_throttled_or_gone_burns_nothing(hours: Simulation) -> None:
+def test_only_what_is_throttled_or_gone_or_our_own_fault_burns_nothing(hours: Simulation) -> None:
     for attempt in hours.attempts:
         if attempt.verdict.free:
-            assert attempt.throttled or attempt.verdict.action == "pause"
+            assert attempt.throttled or attempt.ours or attempt.verdict.action == "pause"
+        if attempt.ours:
+            assert (attempt.verdict.action, attempt.verdict.free, attempt.throttled) == ("retry", True, False)
         if attempt.throttled and attempt.before.free < FREE_ATTEMPTS:
             assert attempt.verdict.free
 
@@ -89,7 +92,7 @@ def test_only_what_is_throttled_or_gone_burns_nothing(hours: Simulation) -> None
 def test_the_breaker_counts_all_failures_but_those_of_a_subscriber_that_is_alive(hours: Simulation) -> None:
     for attempt in hours.attempts:
         failed = attempt.verdict.action in ("retry", "dead")
-        assert attempt.verdict.strikes == (failed and not attempt.throttled)
+        assert attempt.verdict.strikes == (failed and not attempt.throttled and not attempt.ours)
 
 
 # --- delays ----------------------------------------------------------------------------------------------------------
