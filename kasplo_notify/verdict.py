@@ -5,7 +5,7 @@
 | 2xx | delivered |
 | 410 | pause the endpoint as gone; the event stays and burns no attempt |
 | 429, or any answer with a valid Retry-After | retry; the endpoint waits as it asked; free three times per event |
-| none, by a fault of the worker itself | retry; free, and nothing that is held against the endpoint |
+| none, by a fault of the worker itself | retry; always free (one of the three), and not held against the endpoint |
 | another status, no answer, no connection, blocked | retry with backoff; dead when that is used up |
 
 Sources: RFC 9110, section 10.2.3 (Retry-After); RFC 6585, section 4 (429).

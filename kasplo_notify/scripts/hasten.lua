@@ -10,7 +10,7 @@ each_queue(endpoint, function(queue)
   local key = base .. 'retry:' .. queue
   local members = redis.call('ZRANGEBYSCORE', key, '(' .. whole(now), '+inf', 'LIMIT', 0, left)
   for index, member in ipairs(members) do
-    -- In their order, and no two with the same score: whoever reads on begins with the score that it has read.
+    -- In their order, and few with the same score: whoever reads on begins with the score that it has read.
     redis.call('ZADD', key, string.format('%.3f', now - 1 + index / #members), member)
   end
   left = left - #members
