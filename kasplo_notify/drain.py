@@ -94,8 +94,7 @@ class Drain:
                 self._sender.close(held)
         if now >= self._tick_at:
             await self._renew(now)
-        if self._settlement.due(now) or (self._settlement and not self._sender.in_flight):
-            await self._settle()
+        await self._settle_due(now)
         await self._release()
         # Nothing is begun while what came of the last could not be noted.
         if not self._settle_failed:
@@ -138,8 +137,12 @@ class Drain:
         self._sender.wake.clear()
 
     def _may_hand_back(self, held: Held) -> bool:
-        """Whether a served queue may go. A slow answer would keep the rest of the queue waiting for it."""
-        if not (held.in_flight and self._gear.slots.has_slow(held.endpoint)):
+        """Whether a queue may go. A slow answer would keep the rest of it waiting for it.
+
+        A queue whose drains have died and that has not had its turn alone stays: to be given back would acquit it.
+        """
+        waits = held.single and held.buffered and not held.served
+        if not waits and not (held.in_flight and self._gear.slots.has_slow(held.endpoint)):
             return True
         held.slice_end += SLICE_S
         return False
@@ -168,6 +171,16 @@ class Drain:
             held.lease_end = now + lease
             if not still or paused or (float(gate) > self._line.now_ms() and not held.probe):
                 self._sender.close(held)
+
+    async def _settle_due(self, now: float) -> None:
+        """Settle until less than a batch is left, as answers go on arriving meanwhile; nothing is begun before that.
+
+        So what a death of the worker delivers twice is bounded: what may be in flight, and a batch.
+        """
+        while self._settlement.due(now) or (self._settlement and not self._sender.in_flight):
+            await self._settle()
+            if self._settle_failed:
+                return
 
     async def _settle(self) -> None:
         reply = await self._line.ask(self._settlement.call())

@@ -71,6 +71,7 @@ class Held:
         exhausted: The last read returned all that was due.
         hangs: Its endpoint has a request that is older than a second, and answered none since: read nothing ahead.
         listed: It is in the sender's line.
+        served: Something of it was sent.
         unsettled: Results of its events that are not in Redis yet.
         last_id, last_score: How far new events and retries were read.
     """
@@ -90,6 +91,7 @@ class Held:
     exhausted: bool = False
     hangs: bool = False
     listed: bool = False
+    served: bool = False
     unsettled: int = 0
     fresh_in_flight: int = 0
     again_in_flight: int = 0
@@ -121,10 +123,14 @@ class Held:
         return max(1, min(int(self.window.size), self.subscriber.cap))
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing of it is in flight, or answered and not settled."""
+        return not self.in_flight and not self.unsettled
+
+    @property
     def done(self) -> bool:
         """Whether it can be given back."""
-        idle = not self.in_flight and not self.unsettled
-        return idle and (self.closing or (self.exhausted and not self.buffered))
+        return self.idle and (self.closing or (self.exhausted and not self.buffered))
 
     def wants(self) -> int:
         """How many events of each kind to read ahead; 0 while there are enough."""
@@ -170,6 +176,7 @@ class Held:
 
     def next(self) -> Item:
         """The next item. New events and retries alternate, so that neither starves the other."""
+        self.served = True
         ahead = self.fresh_in_flight - self.again_in_flight
         # Where one at a time is in flight, their turn alone tells.
         fresh_first = ahead < 0 or (ahead == 0 and not self._was_fresh)

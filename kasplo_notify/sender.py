@@ -15,7 +15,7 @@ from kasplo_notify.request import Request, UnbuildableEvent
 from kasplo_notify.settlement import Result, Settlement
 from kasplo_notify.store import Call
 from kasplo_notify.verdict import Verdict, decide
-from kasplo_notify.window import Ticket
+from kasplo_notify.window import SLOW_AFTER_S, Ticket
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ class Sender:
         self._line = line
         self._tally = tally
         self._ready: deque[Held] = deque()
+        self._suspicious: deque[Held] = deque()
+        self._alone: Held | None = None
+        self._alone_since = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._buffered = self._buffered_bytes = 0
         self.in_flight = 0
@@ -80,7 +83,7 @@ class Sender:
         """Put a queue in line for :meth:`start`, if it has something to send."""
         if held.buffered and not held.listed and not held.closing:
             held.listed = True
-            self._ready.append(held)
+            (self._suspicious if held.single else self._ready).append(held)
 
     def close(self, held: Held) -> None:
         """Start nothing more of a queue."""
@@ -97,11 +100,13 @@ class Sender:
 
         A queue that may not send leaves the line; an answer, or the next tick of the drain, puts it back.
         """
-        while self._ready and self._gear.slots.free:
-            held = self._ready.popleft()
+        while self._gear.slots.free and (held := self._next_in_line()) is not None:
             held.listed = False
-            if not self._may_start(held, time.monotonic()):
+            now = time.monotonic()
+            if not self._may_start(held, now):
                 continue
+            if held.single:
+                self._alone, self._alone_since = held, now
             item = held.next()
             self._buffered -= 1
             self._buffered_bytes -= item.size
@@ -125,6 +130,18 @@ class Sender:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # A task that had not begun could not give its slot back.
         self._gear.slots.clear()
+
+    def _next_in_line(self) -> Held | None:
+        """A queue whose drains have died goes one event at a time, and so do all such queues of this drain together.
+
+        When the worker dies again, what was in flight alone is to blame, and not what happened to be beside it. A slow
+        answer does not keep the others waiting.
+        """
+        alone, now = self._alone, time.monotonic()
+        busy = alone is not None and not alone.idle and now - self._alone_since < SLOW_AFTER_S
+        if self._suspicious and not busy:
+            return self._suspicious.popleft()
+        return self._ready.popleft() if self._ready else None
 
     def _may_start(self, held: Held, now: float) -> bool:
         return (

@@ -60,7 +60,9 @@ class Settlement:
         result.held.unsettled += 1
         verdict = result.verdict
         self._strikes += verdict.strikes
-        self._urgent = self._urgent or verdict.action == "pause" or bool(verdict.endpoint_wait)
+        # While an event that goes alone is not settled, the others of its kind wait, and a death is blamed on it.
+        urgent = result.held.single or verdict.action == "pause" or bool(verdict.endpoint_wait)
+        self._urgent = self._urgent or urgent
 
     def due(self, now: float) -> bool:
         """Whether it is time to write: a batch is full, the first result has waited, or an endpoint must not."""

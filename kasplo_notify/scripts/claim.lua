@@ -51,7 +51,8 @@ local function claim(queue)
     redis.call('HDEL', OWNER, queue)
     reschedule(queue, default_delay)
   else
-    local wanted = health.open and 1 or math.min(per_queue, left)
+    -- A queue whose drain died may have to go one event at a time, and wait for its turn.
+    local wanted = (health.open or previous) and 1 or math.min(per_queue, left)
     local events = read_queue(queue, default_delay, '', wanted, '-inf', wanted)
     local deaths, suspect = 0, ''
     if previous then

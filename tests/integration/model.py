@@ -225,9 +225,9 @@ class Model:
                 self._disown(queue)
                 removing += [queue] if health.paused == "removing" else []
             else:
-                wanted = 1 if health.open else min(per_queue, left)
-                events = [copy.key[0] for copy in self._due(queue, before, reply.now, wanted, wanted)]
                 died = queue in self.owners
+                wanted = 1 if health.open or died else min(per_queue, left)
+                events = [copy.key[0] for copy in self._due(queue, before, reply.now, wanted, wanted)]
                 self.deaths[queue] += died
                 given.append((queue, health.open, self.deaths[queue] if died else 0, events))
                 left -= len(events)

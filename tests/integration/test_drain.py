@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from kasplo_notify import drain as drain_module
+from kasplo_notify import intake as intake_module
 from kasplo_notify.config import Config, WorkerConfig
 from kasplo_notify.drain import Drain
 from kasplo_notify.endpoint import Endpoint
@@ -21,6 +22,7 @@ from kasplo_notify.errors import StorageUnavailable
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.registry import Registry
 from kasplo_notify.request import Request
+from kasplo_notify.settlement import BATCH
 from kasplo_notify.store import AsyncStore, Call, connect_async
 from tests.integration.shard import Shard
 
@@ -34,6 +36,8 @@ class Answers:
         sent: The ids of the events, in order.
         on_send: Called with each of them.
         open: While it is not set, nothing is answered.
+        hang: What is not answered while `open` is not set; None for everything.
+        unanswered: Ids of the events that wait for their answer.
     """
 
     def __init__(self) -> None:
@@ -41,12 +45,18 @@ class Answers:
         self.on_send: Callable[[str], None] = lambda _: None
         self.open = asyncio.Event()
         self.open.set()
+        self.hang: set[str] | None = None
+        self.unanswered: set[str] = set()
 
     async def send(self, request: Request, *, timeout: float) -> Outcome:  # noqa: ASYNC109 - the transport's signature
-        self.sent.append(dict(request.headers)["webhook-id"])
-        self.on_send(self.sent[-1])
+        event_id = dict(request.headers)["webhook-id"]
+        self.sent.append(event_id)
+        self.unanswered.add(event_id)
+        self.on_send(event_id)
         await asyncio.sleep(0)
-        await self.open.wait()
+        if self.hang is None or event_id in self.hang:
+            await self.open.wait()
+        self.unanswered.discard(event_id)
         return Outcome(status=200, duration_ms=1)
 
 
@@ -55,14 +65,17 @@ class LossyStore(AsyncStore):
 
     Attributes:
         asked: The scripts that were run, each with the time of the monotonic clock.
+        slow: Seconds that each script takes, by its name.
     """
 
     lose: set[str]
+    slow: dict[str, float]
     on_lost: Callable[[str], None]
     asked: list[tuple[str, float]]
 
     async def run(self, call: Call) -> Any:
         self.asked.append((call.script, time.monotonic()))
+        await asyncio.sleep(self.slow.get(call.script, 0.0))
         reply = await super().run(call)
         if call.script in self.lose:
             self.lose.discard(call.script)
@@ -76,7 +89,7 @@ async def drain_losing(
     config: Config, url: str, *lose: str, on_lost: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[tuple[Drain, Answers]]:
     store = LossyStore(connect_async(url), "kasplo:")
-    store.lose, store.on_lost, store.asked = set(lose), on_lost, []
+    store.lose, store.on_lost, store.asked, store.slow = set(lose), on_lost, [], {}
     answers = Answers()
     equipment = Equipment(config=config, store=store, transport=answers, name="tester")  # type: ignore[arg-type]
     try:
@@ -279,3 +292,103 @@ async def test_a_drain_ends_after_five_minutes_however_much_is_due(
     assert tally.delivered == len(answers.sent) >= 200
     assert "owner" not in shard.names()
     assert len([*shard.new("crm.0"), *shard.new("crm.1")]) == 40
+
+
+@pytest.mark.usefixtures("crm")
+async def test_what_is_answered_and_not_settled_is_bounded_however_slow_redis_is(
+    shard: Shard, config: Config, registry: Registry
+) -> None:
+    """It is what a death of the worker delivers twice: at most what may be in flight, and a batch."""
+    for number in range(8):
+        registry.add(Endpoint(name=f"other-{number}", url="http://127.0.0.1:9/", queues=1))
+        shard.put(f"other-{number}.0", *(f"o{number}-{one}" for one in range(500)))
+    put_due(shard, 1000)
+    most = 0
+    async with drain_losing(config, shard.url) as (drain, answers):
+
+        def look(_: str) -> None:
+            nonlocal most
+            most = max(most, len(answers.unanswered) + len(drain._settlement))
+
+        answers.on_send = look
+        drain._gear.store.slow["settle"] = 0.02  # type: ignore[attr-defined]
+        tally = await asyncio.wait_for(drain.run(), 60)
+    assert tally.delivered == 5000
+    assert most <= config.worker.max_in_flight + BATCH
+
+
+def put_with_deaths(shard: Shard, deaths: int) -> None:
+    """Five events in each queue of crm, whose drains have died so often."""
+    for queue in ("crm.0", "crm.1"):
+        shard.put(queue, *(f"{queue[-1]}-{number}" for number in range(5)))
+        shard.client.hset(shard.keys("owner"), queue, "a drain that died")
+        shard.client.hset(shard.keys("deaths"), queue, deaths - 1)
+
+
+@pytest.mark.usefixtures("crm")
+@pytest.mark.parametrize(("deaths", "together"), [(1, range(2, 11)), (2, range(1, 2))])
+async def test_where_drains_died_again_one_event_is_in_flight_at_a_time(
+    shard: Shard, config: Config, deaths: int, together: range
+) -> None:
+    put_with_deaths(shard, deaths)
+    seen: list[int] = []
+    blamed: list[set[str]] = []
+    async with drain_losing(config, shard.url) as (drain, answers):
+
+        def look(event_id: str) -> None:
+            seen.append(len(answers.unanswered))
+            if deaths > 1:
+                blamed.append({each.decode() for each in shard.client.hvals(shard.keys("alone"))} ^ {event_id})
+
+        answers.on_send = look
+        await asyncio.wait_for(drain.run(), 20)
+    assert len(answers.sent) == 10
+    assert max(seen) in together
+    # Whoever dies now is the fault of that one event, and of none that was answered before.
+    assert not any(blamed)
+
+
+@pytest.mark.usefixtures("crm")
+async def test_an_event_that_goes_alone_and_is_slow_does_not_hold_up_the_others(shard: Shard, config: Config) -> None:
+    put_with_deaths(shard, 2)
+    async with drain_losing(config, shard.url) as (drain, answers):
+        answers.open.clear()
+        answers.hang = {"0-0", "1-0"}
+        passed = asyncio.Event()
+
+        def look(_: str) -> None:
+            answers.hang = set(answers.sent[:1])
+            if len(answers.sent) == 6:
+                passed.set()
+
+        answers.on_send = look
+        running = asyncio.ensure_future(drain.run())
+        await asyncio.wait_for(passed.wait(), 20)
+        assert answers.sent[0] in answers.unanswered
+        answers.open.set()
+        await asyncio.wait_for(running, 20)
+    assert len(answers.sent) == 10
+
+
+@pytest.mark.usefixtures("crm")
+async def test_a_queue_that_waits_for_its_turn_alone_is_not_acquitted(
+    shard: Shard, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "SLICE_S", 0.05)
+    monkeypatch.setattr(drain_module, "SLICE_S", 0.05)
+    put_with_deaths(shard, 2)
+    known: dict[str, int] = {}
+    async with drain_losing(config, shard.url) as (drain, answers):
+        answers.open.clear()
+
+        def look(event_id: str) -> None:
+            queue = f"crm.{event_id[0]}"
+            known.setdefault(queue, int(shard.client.hget(shard.keys("deaths"), queue) or 0))
+
+        answers.on_send = look
+        running = asyncio.ensure_future(drain.run())
+        await asyncio.sleep(0.6)
+        assert len(answers.sent) == 1
+        answers.open.set()
+        await asyncio.wait_for(running, 20)
+    assert known == {"crm.0": 2, "crm.1": 2}
