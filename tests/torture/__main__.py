@@ -81,7 +81,8 @@ def _show(result: dict[str, object]) -> None:
     counts = (
         f"{result['events']:>9,} events  {result['kills']:>5,} kills  lost {result['lost']}  "
         f"phantom {result['phantom']}  corrupt {result['corrupt']}  early {result['early']}  leaks {result['leaks']}  "
-        f"duplicates {result['duplicates']:,} ({result['duplicates_ppm']:,} ppm)"
+        f"duplicates {result['duplicates']:,} of {result['duplicates_allowed']:,} explained "
+        f"({result['duplicates_ppm']:,} ppm)"
     )
     sys.stdout.write(f"{result['scenario']:<22} {counts}  {result['seconds']} s\n")
     for name, value in dict(result["figures"]).items():  # type: ignore[call-overload]

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -164,7 +164,8 @@ class Arena:
     def work(self, count: int = 1, **sabotage: object) -> None:
         """Start workers."""
         for _ in range(count):
-            self.fleet.fork("worker", self.environ(self.workers.url), {"sabotage": sabotage})
+            how = {"count": str(self.fleet.counts), **sabotage}
+            self.fleet.fork("worker", self.environ(self.workers.url), {"sabotage": how})
 
     # --- producers -----------------------------------------------------------------------------------------------
 
@@ -223,9 +224,13 @@ class Arena:
             time.sleep(0.2)
 
     def audit(self, promise: Promise) -> Findings:
-        """End all processes, then compare the ledgers with what is left."""
+        """End all processes, then compare the ledgers with what is left.
+
+        What killed workers had open is explained beside what `promise` explains.
+        """
         self.fleet.stop("producer")
         self.fleet.stop("worker")
         while self._receiver.ask({"ask": "idle"}) < 0.2:
             time.sleep(0.05)
+        promise = replace(promise, duplicates=promise.duplicates + sum(self.fleet.unsettled))
         return check(read_emitted(self.emitted), read_received(self.received), scan(self.server.client), promise)

@@ -18,8 +18,8 @@ class Promise:
     Attributes:
         delay: Seconds from emit to the first attempt.
         attempts: The highest number that an attempt may have.
-        duplicates: How many requests too many there may be: what was in flight, or answered and not settled, when
-            something was killed, and what lost replies bring.
+        duplicates: How many requests too many there may be, beside one for each that was in flight, or answered and
+            not settled, when its worker was killed: those the arena adds, as they were counted.
         may_lose: Which acknowledged events may be lost; none, but where the server itself forgets.
         drained: Everything was delivered or given up, so nothing else may be left.
     """

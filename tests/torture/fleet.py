@@ -14,6 +14,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
+from tests.torture import unsettled
+
 # For what is only late on a busy machine.
 PATIENCE_S = 60.0
 
@@ -67,6 +69,8 @@ class Fleet:
     Attributes:
         workers: Process id of each worker that lives -> the options it was started with.
         kills: How many of all processes were killed.
+        counts: A folder in which each worker counts what it has open, in a file named by its process id.
+        unsettled: Of each worker that was killed, the requests that it had begun and not settled.
         codes: Exit codes of those that ended otherwise.
     """
 
@@ -75,7 +79,10 @@ class Fleet:
         self._folder = folder
         self._alive: dict[int, str] = {}
         self._killed: set[int] = set()
+        self.counts = folder / "open"
+        self.counts.mkdir()
         self.kills = 0
+        self.unsettled: list[int] = []
         self.codes: list[int] = []
 
     def fork(self, role: str, environ: Mapping[str, str], options: Mapping[str, object]) -> int:
@@ -131,10 +138,11 @@ class Fleet:
 
     def _note(self, line: Mapping[str, int]) -> None:
         pid, code = line["ended"], line["code"]
-        self._alive.pop(pid, None)
-        if pid in self._killed:
-            return
-        if code == -signal.SIGKILL:
-            self.kills += 1  # by its own hand
-        else:
+        role = self._alive.pop(pid, None)
+        count = unsettled.take(self.counts / str(pid))
+        if pid not in self._killed and code != -signal.SIGKILL:
             self.codes.append(code)
+            return
+        self.kills += pid not in self._killed  # by its own hand
+        if role == "worker":
+            self.unsettled.append(count)

@@ -1,7 +1,8 @@
 """Test-only: what a worker or producer of a run does to itself. The product has no switch for any of it.
 
 `planted` is a fault that the checker has to find, `die` a kill -9 at an exact place, `clock` a clock that is wrong,
-`no_names` a network without name servers.
+`no_names` a network without name servers. `count` is no harm: the folder in which the process counts what it has open
+(`unsettled.py`), planted faults included; what a death at an exact place prevents is not open.
 All of it patches the product's seams after the fork (`AsyncStore.run`, `Transport.send`), before it runs.
 """
 
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from kasplo_notify.emission import Emission
@@ -26,6 +28,8 @@ from kasplo_notify.store import AsyncStore, Call, Store
 from kasplo_notify.transport import Transport
 from kasplo_notify.verdict import Verdict
 from kasplo_notify.window import Ticket
+from tests.torture import unsettled
+from tests.torture.unsettled import HEADER, ROW
 
 Run = Callable[[AsyncStore, Call], Coroutine[Any, Any, Any]]
 
@@ -40,6 +44,8 @@ def apply(how: dict[str, Any]) -> None:
     """Do to this process what `how` says."""
     if planted := how.get("planted"):
         PLANTED[planted]()
+    if "count" in how:
+        unsettled.count(Path(how["count"]) / str(os.getpid()))
     if "die" in how:
         _die(how["die"], how["after"])
     if "clock" in how:
@@ -68,13 +74,12 @@ def _settle_before_deliver() -> None:
 def _move_in_two_calls() -> None:
     """A retry is taken out of its queue by one call, and put back by the next."""
     run = AsyncStore.run
-    header, row = 7, 15
 
     async def moved(self: AsyncStore, call: Call) -> Any:
         if call.script != "settle":
             return await run(self, call)
         given: list[Any] = list(call.args)
-        for at in range(header, len(given), row):
+        for at in range(HEADER, len(given), ROW):
             queue, kind, ref, action, progress, delay = given[at : at + 6]
             if action != "retry" or kind != "n":
                 continue
@@ -141,12 +146,28 @@ def _pop() -> None:
     AsyncStore.run = popped  # type: ignore[method-assign]
 
 
+def _twice() -> None:
+    """Every fourth request is made twice."""
+    send = Transport.send
+    sent = 0
+
+    async def again(self: Transport, request: Request, *, timeout: float) -> Outcome:  # noqa: ASYNC109 - as it has it
+        nonlocal sent
+        sent += 1
+        if sent % 4 == 0:
+            await send(self, request, timeout=timeout)
+        return await send(self, request, timeout=timeout)
+
+    Transport.send = again  # type: ignore[method-assign]
+
+
 PLANTED = {
     "settle before deliver": _settle_before_deliver,
     "move in two calls": _move_in_two_calls,
     "lease shorter than the timeout": _short_lease,
     "emit without its token": _no_token,
     "claim by a pop": _pop,
+    "a request made twice": _twice,
 }
 
 

@@ -10,10 +10,6 @@ from pathlib import Path
 from tests.torture.arena import DELAY_S, Arena
 from tests.torture.checker import Findings, Promise
 
-# What one killed worker may cost: requests in flight, and answers that were not settled. A batch of 200 is on its
-# way to Redis, and as many as were in flight may be answered meanwhile.
-PER_KILL = 256 + 200 + 256
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -106,6 +102,15 @@ def endpoints(arena: Arena, count: int = 8, *, flaky: int = 30) -> dict[str, lis
         name = arena.endpoint(f"crm-{number}", behaviour, method=method)
         routes[name] = [name]
     return routes
+
+
+def costs(arena: Arena, findings: Findings) -> dict[str, str]:
+    """What deaths of workers cost, beside what they could have."""
+    deaths = arena.fleet.unsettled or [0]
+    return {
+        "duplicates a kill": f"{findings.duplicates / len(deaths):.1f}",
+        "open at a death": f"{sum(deaths) / len(deaths):.1f}, at most {max(deaths):,}",
+    }
 
 
 def lateness(findings: Findings) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Self
 from tests.torture.arena import Arena
 from tests.torture.ledger import Emitted, Ledger, digest
 from tests.torture.producer import body, event
-from tests.torture.scenario import PER_KILL, Outcome, Run, lateness, promise, scenario
+from tests.torture.scenario import Outcome, Run, costs, lateness, promise, scenario
 
 _MEMORY_MB = 160
 
@@ -37,8 +37,12 @@ def million(run: Run) -> Outcome:
             while left := arena.waiting():
                 run.say(f"{left:,} events wait")
                 time.sleep(1)
-        findings = arena.audit(promise(duplicates=PER_KILL * arena.fleet.kills))
-        figures = {"most memory of a worker": f"{memory.peak_mb:.0f} MB", **lateness(findings)}
+        findings = arena.audit(promise())
+        figures = {
+            "most memory of a worker": f"{memory.peak_mb:.0f} MB",
+            **costs(arena, findings),
+            **lateness(findings),
+        }
         broken = (f"a worker had {memory.peak_mb:.0f} MB",) if memory.peak_mb > _MEMORY_MB else ()
         return Outcome(findings=findings, kills=arena.fleet.kills, figures=figures, broken=broken)
 

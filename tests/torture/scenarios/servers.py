@@ -2,17 +2,23 @@
 
 import threading
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from tests.torture.arena import Arena
 from tests.torture.ledger import read_received
-from tests.torture.scenario import PER_KILL, Outcome, Run, endpoints, every, lateness, promise, scenario
+from tests.torture.scenario import Outcome, Run, endpoints, every, lateness, promise, scenario
 
 _EVERY_S = 5.0
 # Redis syncs once a second, and holds writes back for up to two while a sync runs.
 _WINDOW_S = 2.0
+# Replies that were sent are read a little later. A settle is behind its request, and a worker behind the news that its
+# queue is somebody else's: the server has forgotten to whom it gave the queue, gives it again, and whoever had it asks
+# twice a second.
+_REPLY_S, _SETTLE_S, _RENEW_S = 0.5, 0.5, 1.0
 _TAIL_BYTES = 65_536
 
 
@@ -27,37 +33,62 @@ def server_kills_everysec(run: Run) -> Outcome:
 
 
 def _killed(run: Run, fsync: str) -> Outcome:
-    moments: list[float] = []
+    blows: list[_Blow] = []
     with run.arena(fsync=fsync) as arena:
         _flow(arena, run)
         for _, _ in zip(range(run.kills), every(_EVERY_S), strict=False):
-            moments.append(time.time())
-            arena.server.kill()
-            arena.server.start()
-            run.say(f"{len(moments)} of {run.kills} kills")
-        return _outcome(arena, moments, forgetful=fsync == "everysec")
+            with _blow(blows):
+                arena.server.kill()
+                arena.server.start()
+            run.say(f"{len(blows)} of {run.kills} kills")
+        return _outcome(arena, blows, forgetful=fsync == "everysec")
 
 
 @scenario("A power cut loses at most what was acknowledged since the last sync.", kills=12)
 def power_cuts(run: Run) -> Outcome:
-    moments: list[float] = []
+    blows: list[_Blow] = []
     cut = 0
     # Another file would not begin where the last one ended.
     with run.arena(rewrite=False) as arena:
         _flow(arena, run)
         with _Sizes(arena) as sizes:
             for _, _ in zip(range(run.kills), every(_EVERY_S), strict=False):
-                moments.append(time.time())
-                arena.server.kill()
-                size = arena.server.log_size()
-                # What was written a second ago is on the disk.
-                keep = max(sizes.at(moments[-1] - 1.0), size - arena.rng.randrange(_TAIL_BYTES))
-                cut += size - keep
-                arena.server.cut_log(keep)
-                arena.server.start()
-                run.say(f"{len(moments)} of {run.kills} power cuts")
-        outcome = _outcome(arena, moments, forgetful=True)
+                began = time.time()
+                with _blow(blows):
+                    arena.server.kill()
+                    size = arena.server.log_size()
+                    # What was written a second ago is on the disk.
+                    keep = max(sizes.at(began - 1.0), size - arena.rng.randrange(_TAIL_BYTES))
+                    cut += size - keep
+                    arena.server.cut_log(keep)
+                    arena.server.start()
+                run.say(f"{len(blows)} of {run.kills} power cuts")
+        outcome = _outcome(arena, blows, forgetful=True)
     return replace(outcome, figures={"cut off": f"{cut:,} bytes", **outcome.figures})
+
+
+@dataclass(frozen=True, slots=True)
+class _Blow:
+    """When the server was killed, and when it was there again; Unix seconds."""
+
+    killed: float
+    back: float
+
+    def forgets(self, at: float) -> bool:
+        """Whether the server may have forgotten what it acknowledged before this moment."""
+        return self.killed - _WINDOW_S <= at <= self.back + _REPLY_S
+
+    def repeats(self, at: float) -> bool:
+        """Whether a request of this moment may be made twice: its settle is forgotten, or whose queue it is."""
+        return self.killed - _WINDOW_S - _SETTLE_S <= at <= self.back + _RENEW_S
+
+
+@contextmanager
+def _blow(blows: list[_Blow]) -> Iterator[None]:
+    """Note when what is done to the server began and ended."""
+    began = time.time()
+    yield
+    blows.append(_Blow(began, time.time()))
 
 
 class _Sizes:
@@ -94,22 +125,17 @@ def _flow(arena: Arena, run: Run) -> None:
     arena.emit(run.events, routes, rate=run.events / (_EVERY_S * run.kills), processes=2)
 
 
-def _outcome(arena: Arena, moments: list[float], *, forgetful: bool) -> Outcome:
+def _outcome(arena: Arena, blows: list[_Blow], *, forgetful: bool) -> Outcome:
     """Where the server may forget what it acknowledged last, it may also forget what it settled last."""
     arena.fleet.join("producer", 600)
     arena.until_drained(60)
-    window = _WINDOW_S if forgetful else 0.0
-
-    def forgotten(at: float) -> bool:
-        # Between the moment and the death of the server it may have acknowledged some more.
-        return any(moment - window <= at <= moment + 0.5 for moment in moments)
-
-    settled = sum(forgotten(each.at) for each in read_received(arena.received)) if forgetful else 0
+    # What a server that forgets nothing costs: a settle whose reply is lost is repeated, and finds nothing to do.
+    forgetting = blows if forgetful else []
     findings = arena.audit(
         promise(
-            duplicates=settled + PER_KILL * len(moments),
-            may_lose=lambda event: forgetful and forgotten(event.ended),
+            duplicates=sum(any(blow.repeats(each.at) for blow in forgetting) for each in read_received(arena.received)),
+            may_lose=lambda event: any(blow.forgets(event.ended) for blow in forgetting),
         )
     )
     figures = {"forgotten": f"{findings.forgiven}", **lateness(findings)}
-    return Outcome(findings=findings, kills=len(moments), figures=figures)
+    return Outcome(findings=findings, kills=len(blows), figures=figures)

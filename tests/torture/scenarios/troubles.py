@@ -7,7 +7,7 @@ from contextlib import suppress
 import redis
 
 from tests.torture.arena import Arena
-from tests.torture.scenario import PER_KILL, Outcome, Run, endpoints, lateness, promise, scenario
+from tests.torture.scenario import Outcome, Run, endpoints, lateness, promise, scenario
 
 _TROUBLE_S = 1.5
 _CALM_S = 1.0
@@ -65,7 +65,7 @@ def redis_troubles(run: Run) -> Outcome:
                 run.say(f"{name}, round {number + 1} of {rounds}")
         arena.fleet.join("producer", 600)
         arena.until_drained(60)
-        findings = arena.audit(promise(duplicates=PER_KILL * rounds * len(_TROUBLES)))
+        findings = arena.audit(promise())
         figures = dict.fromkeys(_TROUBLES, f"{rounds} times")
         figures |= {"refused calls": str(arena.refusals().total()), **lateness(findings)}
         return Outcome(findings=findings, kills=rounds * len(_TROUBLES), figures=figures)

@@ -4,7 +4,7 @@ import time
 
 from tests.torture.arena import Arena
 from tests.torture.sabotage import BOUNDARIES
-from tests.torture.scenario import PER_KILL, Outcome, Run, endpoints, lateness, promise, scenario
+from tests.torture.scenario import Outcome, Run, costs, endpoints, lateness, promise, scenario
 
 HOUR_S = 3600.0
 
@@ -23,8 +23,9 @@ def random_kills(run: Run) -> Outcome:
             run.say(f"{arena.fleet.kills} of {run.kills} kills")
         arena.fleet.join("producer", 600)
         arena.until_drained(60)
-        findings = arena.audit(promise(duplicates=PER_KILL * arena.fleet.kills))
-        return Outcome(findings=findings, kills=arena.fleet.kills, figures=lateness(findings))
+        findings = arena.audit(promise())
+        figures = {**costs(arena, findings), **lateness(findings)}
+        return Outcome(findings=findings, kills=arena.fleet.kills, figures=figures)
 
 
 @scenario("A worker that dies at any boundary of its work loses nothing.", kills=100)
@@ -45,10 +46,9 @@ def boundary_kills(run: Run) -> Outcome:
         arena.work(2)
         arena.fleet.join("producer", 600)
         arena.until_drained(60)
-        kills = arena.fleet.kills
-        findings = arena.audit(promise(duplicates=PER_KILL * kills))
-        figures = {name: str(count) for name, count in deaths.items()}
-        return Outcome(findings=findings, kills=kills, figures=figures)
+        findings = arena.audit(promise())
+        figures = {name: str(count) for name, count in deaths.items()} | costs(arena, findings)
+        return Outcome(findings=findings, kills=arena.fleet.kills, figures=figures)
 
 
 def _replace(arena: Arena, boundary: str) -> None:
