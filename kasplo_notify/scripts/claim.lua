@@ -48,6 +48,7 @@ local function claim(queue)
     redis.call('ZADD', SCHEDULE, whole(now + 1000), queue)
     removing[#removing + 1] = queue
   elseif health.paused or gate_of(health) > now then
+    if previous then note_death(queue) end
     redis.call('HDEL', OWNER, queue)
     reschedule(queue, default_delay)
   else

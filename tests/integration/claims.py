@@ -68,10 +68,12 @@ def _check_health(model: Model, before: Seen, seen: Seen) -> None:
 
 def _check_deaths(model: Model, seen: Seen) -> None:
     """They are counted until a drain gives the queue back, or somebody finds it empty and without an owner."""
-    for queue in model.deaths.keys() - seen.deaths.keys():
+    for queue in {*model.deaths, *model.alone, *model.suspects} - {*seen.deaths, *seen.alone, *seen.suspects}:
         if queue not in model.owners and not seen.waiting(queue):
-            del model.deaths[queue]
+            model.forget_deaths(queue)
     assert seen.deaths == +model.deaths
+    assert seen.alone == model.alone
+    assert seen.suspects == {queue: f"{times} {event_id}" for queue, (times, event_id) in model.suspects.items()}
 
 
 def _check_removals(model: Model, seen: Seen) -> None:

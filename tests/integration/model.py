@@ -99,6 +99,8 @@ class Model:
         owners: Queue -> token of the drain that holds it.
         leases: Queue -> when that drain's lease ends.
         deaths: Queue -> drains that never gave it back, since one did.
+        alone: Queue -> the event that its drain said is alone in flight.
+        suspects: Queue -> at how many deaths, one after another, which event was alone.
         registered: The endpoints.
         health: Their pauses and breakers.
         tokens: Of each token of a push, and each id that a caller gave, how many ms it is remembered for.
@@ -115,6 +117,8 @@ class Model:
     owners: dict[str, str] = field(default_factory=dict)
     leases: dict[str, int] = field(default_factory=dict)
     deaths: Counter[str] = field(default_factory=Counter)
+    alone: dict[str, str] = field(default_factory=dict)
+    suspects: dict[str, tuple[int, str]] = field(default_factory=dict)
     registered: dict[str, Registered] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=lambda: {name: Health() for name in ENDPOINTS})
     tokens: dict[str, int] = field(default_factory=dict)
@@ -208,7 +212,7 @@ class Model:
         """A claim of at most (queues, events of each kind, events in all)."""
         most, per_queue, left = limits
         due = sorted((score, queue) for queue, score in before.schedule.items() if score <= reply.now)
-        given: list[tuple[str, bool, int, list[str]]] = []
+        given: list[tuple[str, bool, int, str, list[str]]] = []
         removing, own = [], []
         for _, queue in due[:most]:
             if left <= 0:
@@ -222,19 +226,36 @@ class Model:
                 own.append(queue)
                 self.leases[queue] = reply.now + lease
             elif health.paused or gate > reply.now or probing:
+                if queue in self.owners and health.paused != "removing":
+                    self._died(queue)
                 self._disown(queue)
                 removing += [queue] if health.paused == "removing" else []
             else:
                 died = queue in self.owners
                 wanted = 1 if health.open or died else min(per_queue, left)
                 events = [copy.key[0] for copy in self._due(queue, before, reply.now, wanted, wanted)]
-                self.deaths[queue] += died
-                given.append((queue, health.open, self.deaths[queue] if died else 0, events))
+                suspect = self._died(queue) if died else ""
+                given.append((queue, health.open, self.deaths[queue] if died else 0, suspect, events))
                 left -= len(events)
                 self.owners[queue], self.leases[queue] = token, reply.now + lease
                 health.probe = f"{token} {queue}" if health.open else health.probe
-        assert [(each.queue, each.probe, each.deaths, each.ids) for each in reply.queues] == given
+        assert [(each.queue, each.probe, each.deaths, each.alone, each.ids) for each in reply.queues] == given
         assert (reply.removing, reply.own, reply.broken) == (removing, own, {})
+
+    def _died(self, queue: str) -> str:
+        """A drain died holding a queue. Returns what is said of the event that was alone in flight, if any was."""
+        self.deaths[queue] += 1
+        if event_id := self.alone.pop(queue, ""):
+            times, suspect = self.suspects.get(queue, (0, ""))
+            self.suspects[queue] = (times + 1 if suspect == event_id else 1, event_id)
+        return "{} {}".format(*self.suspects[queue]) if queue in self.suspects else ""
+
+    def went_alone(self, token: str, queue: str, event_id: str) -> bool:
+        """Returns whether the drain holds the queue."""
+        if self.owners.get(queue) != token:
+            return False
+        self.alone[queue] = event_id
+        return True
 
     def due(self, queue: str, before: Seen, now: int, fresh: int, again: int) -> list[str]:
         """The ids of the events that may be attempted: so many new ones, and so many retries."""
@@ -255,6 +276,8 @@ class Model:
         for key, item in items:
             there = [copy for copy in before.find(key) if copy.ref == item.ref and copy.queue == item.queue]
             mine = self.owners.get(item.queue) == token
+            if mine and self.alone.get(item.queue) == item.event_id:
+                del self.alone[item.queue]
             if there and key not in moved and (mine or item.action == "delivered"):
                 moved.add(key)
                 effects += 1
@@ -303,11 +326,16 @@ class Model:
             return False
         self._disown(queue)
         self.served.add(queue)
-        del self.deaths[queue]
+        self.forget_deaths(queue)
         health = self.health[endpoint_of(queue)]
         self.sought |= {endpoint_of(queue)} if health.paused == "removing" else set()
         health.probe = "" if health.probe == f"{token} {queue}" else health.probe
         return True
+
+    def forget_deaths(self, queue: str) -> None:
+        del self.deaths[queue]
+        self.alone.pop(queue, None)
+        self.suspects.pop(queue, None)
 
     def _disown(self, queue: str) -> None:
         self.owners.pop(queue, None)

@@ -59,6 +59,8 @@ class Seen:
         schedule: Queue -> score.
         owners: Queue -> token.
         deaths: Queue -> how many drains died holding it.
+        alone: Queue -> the event that its drain said is alone in flight.
+        suspects: Queue -> which event was alone at the last deaths, and at how many.
         dead_bytes: Endpoint -> bytes of its dead letters, as they are counted.
         counters: What is counted over all endpoints.
         stats: Endpoint -> what is counted for it.
@@ -70,6 +72,8 @@ class Seen:
     schedule: Mapping[str, int]
     owners: Mapping[str, str]
     deaths: Mapping[str, int]
+    alone: Mapping[str, str]
+    suspects: Mapping[str, str]
     dead_bytes: Mapping[str, int]
     counters: Mapping[str, int]
     stats: Mapping[str, Mapping[str, int]]
@@ -83,7 +87,7 @@ class Seen:
         with shard.client.pipeline(transaction=True) as pipeline:
             pipeline.time()
             pipeline.zrange(keys("schedule"), 0, -1, withscores=True)
-            for name in ("owner", "deaths", "dead", "counters"):
+            for name in ("owner", "deaths", "alone", "suspect", "dead", "counters"):
                 pipeline.hgetall(keys(name))
             for endpoint in ENDPOINTS:
                 pipeline.hgetall(keys(f"health:{endpoint}"))
@@ -94,7 +98,7 @@ class Seen:
             for queue in QUEUES:
                 pipeline.zrange(keys(f"retry:{queue}"), 0, -1, withscores=True)
                 pipeline.xrange(keys(f"new:{queue}"))
-            (seconds, micros), schedule, owners, deaths, dead, counters, *rest = pipeline.execute()
+            (seconds, micros), schedule, owners, deaths, alone, suspects, dead, counters, *rest = pipeline.execute()
         by_endpoint = {endpoint: rest[4 * at : 4 * at + 4] for at, endpoint in enumerate(ENDPOINTS)}
         by_queue = {queue: rest[4 * len(ENDPOINTS) + 2 * at :][:2] for at, queue in enumerate(QUEUES)}
         copies = [
@@ -107,6 +111,8 @@ class Seen:
             schedule={queue.decode(): int(score) for queue, score in schedule},
             owners=_texts(owners),
             deaths=_numbers(deaths),
+            alone=_texts(alone),
+            suspects=_texts(suspects),
             dead_bytes=_numbers(dead),
             counters=_numbers(counters),
             stats={name: _sum(*rows[2:]) for name, rows in by_endpoint.items()},

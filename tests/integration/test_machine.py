@@ -244,6 +244,17 @@ class Machine(RuleBasedStateMachine):
             assert self.shard.settle(who.token, *items, dead_bytes=DEAD_BYTES, dead_keep=DEAD_KEEP).applied == expected
             self.look()
 
+    @rule(drain=which, one=which)
+    def go_alone(self, drain: int, one: int) -> None:
+        """Say which event is about to be in flight alone."""
+        readers = [each for each in self.drains + self.zombies if each.reads]
+        if not readers:
+            return
+        who = self._one(drain, readers)
+        (queue, _), read = list(who.reads.items())[one % len(who.reads)]
+        assert self.shard.run("alone", who.token, queue, read.id)[2] == self.model.went_alone(who.token, queue, read.id)
+        self.look()
+
     @rule(drain=which)
     def renew(self, drain: int) -> None:
         who = self._one(drain, self.drains + self.zombies)
