@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import tests.torture.scenarios  # noqa: F401 - registers them
-from tests.torture.scenario import SCENARIOS, Outcome, Run, Scenario
+from tests.torture.scenario import SCENARIOS, Outcome, Run, Scenario, Skipped
 
 NIGHTLY = ("million",)
 
@@ -25,9 +25,12 @@ def main() -> int:
         _show(results[-1])
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
+    skipped = [str(result["scenario"]) for result in results if "skipped" in result]
     broken = [str(result["scenario"]) for result in results if result["complaints"]]
-    kept = f"{len(results) - len(broken)} of {len(results)} scenarios kept the promise"
-    sys.stdout.write(f"\n{kept}{': not ' + ', '.join(broken) if broken else ''} (seed {options.seed}).\n")
+    run = len(results) - len(skipped)
+    kept = f"{run - len(broken)} of {run} scenarios kept the promise{': not ' + ', '.join(broken) if broken else ''}"
+    without = f"; not run: {', '.join(skipped)}" if skipped else ""
+    sys.stdout.write(f"\n{kept}{without} (seed {options.seed}).\n")
     return int(bool(broken))
 
 
@@ -45,6 +48,8 @@ def _run(chosen: Scenario, scale: float, seed: int, say: object) -> dict[str, ob
     size = {"events": max(1000, int(chosen.events * scale)), "kills": max(1, int(chosen.kills * scale))}
     try:
         outcome = chosen.run(Run(**size, seed=seed, say=say))  # type: ignore[arg-type]
+    except Skipped as reason:
+        return {"scenario": chosen.name, "claim": chosen.claim, "skipped": str(reason), "complaints": []}
     except AssertionError as error:
         return {"scenario": chosen.name, "claim": chosen.claim, "complaints": [str(error)]}
     return _row(chosen, outcome) | {"seconds": round(time.monotonic() - began)}
@@ -75,6 +80,9 @@ def _row(chosen: Scenario, outcome: Outcome) -> dict[str, object]:
 
 
 def _show(result: dict[str, object]) -> None:
+    if "skipped" in result:
+        sys.stdout.write(f"{result['scenario']:<22} NOT RUN: {result['skipped']}\n")
+        return
     if "events" not in result:
         sys.stdout.write(f"{result['scenario']:<22} FAILED: {result['complaints']}\n")
         return

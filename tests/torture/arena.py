@@ -46,7 +46,7 @@ class Arena:
     Args:
         folder: For everything that it writes.
         seed: For whatever is drawn.
-        fsync, rewrite: As :class:`Server`.
+        fsync, rewrite, sync_s: As :class:`Server`.
         settings: Configuration beside :data:`SETTINGS`, by the names of environment variables without their prefix.
 
     Attributes:
@@ -62,12 +62,13 @@ class Arena:
         seed: int,
         fsync: str = "everysec",
         rewrite: bool = True,
+        sync_s: float = 0.0,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self.folder = folder
         self.rng = random.Random(seed)
         self.settings = {**SETTINGS, **(settings or {})}
-        self.server = Server(folder, fsync, rewrite=rewrite)
+        self.server = Server(folder, fsync, rewrite=rewrite, sync_s=sync_s)
         self.producers = Proxy(self.server.socket, seed)
         self.workers = Proxy(self.server.socket, seed + 1)
         self.emitted, self.received = folder / "emitted", folder / "received"

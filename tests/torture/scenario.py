@@ -11,6 +11,10 @@ from tests.torture.arena import DELAY_S, Arena
 from tests.torture.checker import Findings, Promise
 
 
+class Skipped(Exception):
+    """A scenario cannot be done here; its text says what is missing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of a scenario.
@@ -49,10 +53,13 @@ class Run:
     say: Callable[[str], object] = lambda _: None
 
     @contextmanager
-    def arena(self, *, fsync: str = "everysec", rewrite: bool = True, **settings: float) -> Iterator[Arena]:
+    def arena(
+        self, *, fsync: str = "everysec", rewrite: bool = True, sync_s: float = 0.0, **settings: float
+    ) -> Iterator[Arena]:
         with tempfile.TemporaryDirectory(prefix="kasplo-torture-") as name:
             given = {key.upper(): value for key, value in settings.items()}
-            with Arena(Path(name), seed=self.seed, fsync=fsync, rewrite=rewrite, settings=given) as arena:
+            made = Arena(Path(name), seed=self.seed, fsync=fsync, rewrite=rewrite, sync_s=sync_s, settings=given)
+            with made as arena:
                 yield arena
 
 

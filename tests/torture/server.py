@@ -27,6 +27,14 @@ def die_with_parent() -> Callable[[], object] | None:
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _slow_sync(folder: Path, seconds: float) -> dict[str, str]:
+    """Compile what makes syncs slow; the environment that loads it."""
+    library = folder / "slow_sync.so"
+    source = Path(__file__).with_name("slow_sync.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "SLOW_SYNC_MS": str(round(1000 * seconds))}
+
+
 class Server:
     """The server process over one folder; a context manager.
 
@@ -34,12 +42,14 @@ class Server:
         folder: For its data and its socket.
         fsync: `everysec` or `always`.
         rewrite: Whether it may rewrite its append-only file, which begins another one.
+        sync_s: Seconds that each sync of it takes longer than it would; needs a C compiler, and Linux.
     """
 
-    def __init__(self, folder: Path, fsync: str = "everysec", *, rewrite: bool = True) -> None:
+    def __init__(self, folder: Path, fsync: str = "everysec", *, rewrite: bool = True, sync_s: float = 0.0) -> None:
         self._folder = folder
         self._fsync = fsync
         self._rewrite = rewrite
+        self._environ = {**os.environ, **(_slow_sync(folder, sync_s) if sync_s else {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = folder / "redis.sock"
         self.client = redis.Redis(unix_socket_path=str(self.socket), socket_timeout=60)
@@ -67,6 +77,7 @@ class Server:
             self._process = subprocess.Popen(
                 command,
                 cwd=self._folder,
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

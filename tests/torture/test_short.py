@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.torture.scenario import Run, Scenario
+from tests.torture.scenario import Run, Scenario, Skipped
 from tests.torture.scenarios import networks, servers, workers
 
 EVENTS, KILLS = 2_000, 5
@@ -15,3 +15,9 @@ def test_the_promise_is_kept(scenario: Scenario) -> None:
     outcome = scenario.run(Run(events=EVENTS, kills=1 if "server" in scenario.name else KILLS, seed=1))
     assert outcome.complaints == ()
     assert outcome.findings.requests >= outcome.findings.pairs >= 0.9 * EVENTS
+
+
+def test_a_scenario_that_cannot_be_done_here_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(Skipped, match="C compiler"):
+        servers.slow_fsync.run(Run(events=EVENTS, kills=1, seed=1))
