@@ -1,8 +1,8 @@
 """One request on one connection: write it, wait for the status and the headers, take some of the body.
 
-`Peer` is aiohttp's protocol with what it forgets: how often the connection was used, and what came in since
-the request. Its parser loses an answer's headers when what follows them in the same packet is broken; the copy
-in `Peer.head` does not.
+`Peer` is aiohttp's protocol with what it lacks: how often the connection was used, what came in since the
+request, and an end to how much that may be. Its parser loses an answer's headers when what follows them in the
+same packet is broken; the copy in `Peer.head` does not.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import re
 from aiohttp import StreamReader
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 from multidict import istr
 
 from kasplo_notify.failures import exchange_failure
@@ -18,13 +19,20 @@ from kasplo_notify.outcome import Failure, Outcome
 
 BODY_BYTES = 16_384
 BODY_SECONDS = 2.0
+# On the wire, from the request on: announcements (1xx), headers, the part of the body that is read, and whatever
+# chunks, their extensions and trailers add to it.
+ANSWER_BYTES = 65_536
 EXCERPT_BYTES = 512
 _HEAD_BYTES = 16_384
 _TICK_SECONDS = 0.05
 _AGAIN_SECONDS = 1.0
 _RETRY_AFTER = istr("Retry-After")
 
-_COMPLETE_HEAD = re.compile(rb"HTTP/1\.[01] ([2-9][0-9][0-9])(?: [^\r\n]*)?\r?\n(?:[^\r\n]+\r?\n)*\r?\n")
+# Announcements may come before the answer. Possessive, so that no answer makes it try anything twice.
+_COMPLETE_HEAD = re.compile(
+    rb"[\r\n]*+(?:HTTP/1\.[01] 1(?!01)[0-9][0-9](?: [^\r\n]*+)?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n)*+"
+    rb"HTTP/1\.[01] ([2-9][0-9][0-9])(?: [^\r\n]*+)?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
+)
 
 
 class Peer(ResponseHandler):
@@ -41,6 +49,15 @@ class Peer(ResponseHandler):
         self.exchanges = 0
         self.idle = False
         self.head = b""
+        self._answered = False
+        self._left = ANSWER_BYTES
+
+    def begin(self) -> None:
+        """A request is about to be sent: what comes from here on answers it."""
+        self.exchanges += 1
+        self.idle, self.head = False, b""
+        self._answered, self._left = False, ANSWER_BYTES
+        self.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=BODY_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
@@ -49,11 +66,49 @@ class Peer(ResponseHandler):
             # pass for the answer to the next request.
             self.abort()
             return
+        if not self._left:
+            return
+        if len(data) > self._left:
+            data = data[: self._left]
+        self._left -= len(data)
         if not self.head:
-            self.head = data
+            self.head = data[:_HEAD_BYTES]
         elif len(self.head) < _HEAD_BYTES:
-            self.head += data
+            self.head += data[: _HEAD_BYTES - len(self.head)]
         super().data_received(data)
+        if not self._left:
+            self.set_exception(AnswerTooLong(message=f"more than {ANSWER_BYTES} bytes"))
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Called by the parser for each answer that it has read the headers of."""
+        code = data[0].code
+        if self._answered:
+            self.force_close()
+        # 1xx announce the answer (RFC 9110, section 15.2); after 101 the connection is no longer HTTP.
+        elif code >= 200 or code < 100 or code == 101:
+            self._answered = True
+            super().feed_data(data, size)
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        """Nothing more is read: it is broken, too long, too late, or the connection is lost.
+
+        Of a body that has begun the rest is given up. aiohttp itself forgets to end it where it is broken.
+        """
+        if exc_cause is None:
+            super().set_exception(exc)
+        else:
+            super().set_exception(exc, exc_cause)
+        self._left = 0
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.feed_eof()
+
+    def close(self) -> None:
+        """Close at once.
+
+        aiohttp's would wait for the other side: until it has taken what is still to be written, however long it
+        takes, and with TLS half a minute for its goodbye.
+        """
+        self.abort()
 
     @classmethod
     def of(cls, connection: Connection) -> "Peer":
@@ -62,6 +117,10 @@ class Peer(ResponseHandler):
         if not isinstance(peer, cls):
             raise TypeError("the connection was not made by the transport's connector")
         return peer
+
+
+class AnswerTooLong(HttpProcessingError):
+    """Raised by reading from a connection that has sent more than an answer may be long."""
 
 
 class TimeIsUp(TimeoutError):
@@ -112,14 +171,13 @@ class Exchange:
         deadline: When it has to be over, on the event loop's clock.
     """
 
-    __slots__ = ("_clock", "_loop", "_payload", "_peer", "_start", "_timeout", "deadline")
+    __slots__ = ("_clock", "_loop", "_peer", "_start", "_timeout", "deadline")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, timeout: float) -> None:
         self._loop, self._clock, self._timeout = loop, clock, timeout
         self._start = loop.time()
         self.deadline = self._start + timeout
         self._peer: Peer | None = None
-        self._payload: StreamReader | None = None
 
     async def run(self, connection: Connection, wire: bytes) -> Outcome | None:
         """Write the request `wire`, read the answer, give the connection back.
@@ -127,21 +185,23 @@ class Exchange:
         None: a kept connection that the other side had closed before a byte of an answer came.
         """
         self._peer = peer = Peer.of(connection)
-        reused, peer.exchanges = peer.exchanges > 0, peer.exchanges + 1
-        peer.idle, peer.head = False, b""
-        peer.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=BODY_BYTES)
+        reused = peer.exchanges > 0
+        peer.begin()
         self._clock.watch(self)
         try:
             if peer.transport is not None:  # else reading tells why
                 peer.transport.write(wire)
             message, payload = await peer.read()
-            # 1xx announce the answer (RFC 9110, section 15.2); after 101 the connection is no longer HTTP.
-            while 100 <= message.code <= 199 and message.code != 101:
-                message, payload = await peer.read()
-            body, whole = (payload.read_nowait(), True) if payload.is_eof() else await self._body(payload)
+            if payload.is_eof() and payload.exception() is None:
+                body, whole = payload.read_nowait(), True
+            else:
+                body, whole = await self._body(payload)
         except Exception as error:  # noqa: BLE001 - anything may come of parsing what a stranger sends
             connection.close()
             return self._unanswered(error, peer.head, reused=reused)
+        except BaseException:
+            connection.close()
+            raise
         finally:
             self._clock.forget(self)
         if whole and peer.transport is not None and not peer.transport.get_write_buffer_size():
@@ -153,9 +213,7 @@ class Exchange:
 
     def expire(self) -> None:
         """Called by the clock: whatever is being read from the connection ends with `TimeIsUp`."""
-        if self._payload is not None:
-            self._payload.set_exception(TimeIsUp())
-        elif self._peer is not None:
+        if self._peer is not None:
             self._peer.set_exception(TimeIsUp())
 
     def failed(self, error: Failure, detail: str) -> Outcome:
@@ -180,7 +238,6 @@ class Exchange:
 
     async def _body(self, payload: StreamReader) -> tuple[bytes, bool]:
         """The body as far as it is wanted, and whether that was all of it."""
-        self._payload = payload
         self.deadline = min(self.deadline, self._loop.time() + BODY_SECONDS)
         body = b""
         try:

@@ -41,6 +41,7 @@ _TLS = (
     ("DH_KEY_TOO_SMALL", "the server's TLS keys are too short"),
     ("EE_KEY_TOO_SMALL", "the server's TLS keys are too short"),
 )
+_TLS_ENDS = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 # In the order in which they are told when several addresses failed, each in its way.
 _SYSTEM: dict[int, tuple[Failure, str]] = {
     errno.ECONNREFUSED: ("refused", "connection refused"),
@@ -68,19 +69,11 @@ def connect_failure(error: BaseException, seconds: float) -> tuple[Failure, str]
         return "dns", _dns(error.os_error)
     if isinstance(error, ClientConnectorCertificateError):
         return "tls", _certificate(error.certificate_error)
-    tls = next(
-        (
-            each
-            for each in _causes(error)
-            if isinstance(each, ssl.SSLError) and not isinstance(each, ClientConnectorError)
-        ),
-        None,
-    )
-    if tls is not None:
-        return "tls", _tls(tls)
+    if (tls := _tls_cause(error)) is not None:
+        return "tls", _tls(tls, "the TLS handshake failed")
     # A TimeoutError with an errno is the kernel's, and told like any other of its answers.
     if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
-        return "connect_timeout", f"no connection within {seconds:g} s"
+        return "connect_timeout", f"no connection within {round(seconds, 3):g} s"
     if isinstance(error, InvalidURL | UnicodeError):
         return "blocked", "the URL has no host that could be dialled"
     cause = error.os_error if isinstance(error, ClientConnectorError) else error
@@ -94,6 +87,10 @@ def exchange_failure(error: BaseException, *, began: bool, seconds: float) -> tu
         return "timeout", f"{what} within {seconds:g} s"
     if isinstance(error, HttpProcessingError):
         return "protocol", _not_http(error)
+    # With TLS 1.3 a client learns only now that its handshake was not taken. Numbers of these are not the system's.
+    tls = _tls_cause(error)
+    if tls is not None and not isinstance(tls, _TLS_ENDS):
+        return "tls", _tls(tls, "the TLS connection broke before an answer")
     if began:
         return "reset", "connection closed in the middle of the answer's headers"
     return _system(error, "connection closed before an answer", otherwise="reset")
@@ -114,6 +111,13 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             waiting += each.exceptions
 
 
+def _tls_cause(error: BaseException) -> ssl.SSLError | None:
+    for each in _causes(error):
+        if isinstance(each, ssl.SSLError) and not isinstance(each, ClientConnectorError):
+            return each
+    return None
+
+
 def _dns(error: OSError) -> str:
     if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
         return "name servers do not answer for this name"
@@ -129,11 +133,11 @@ def _certificate(error: Exception) -> str:
     return f"certificate is not valid: {message}" if message else "certificate is not valid"
 
 
-def _tls(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+def _tls(error: ssl.SSLError, otherwise: str) -> str:
+    if isinstance(error, _TLS_ENDS):
         return "the server closed the connection during the TLS handshake"
     reason = (getattr(error, "reason", None) or str(error)).upper().replace(" ", "_")
-    return next((text for part, text in _TLS if part in reason), "the TLS handshake failed")
+    return next((text for part, text in _TLS if part in reason), otherwise)
 
 
 def _system(error: BaseException, fallback: str, *, otherwise: Failure = "other") -> tuple[Failure, str]:

@@ -71,6 +71,8 @@ class Transport:
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
+        # Only the other side would begin one, and each costs us more than it.
+        context.options |= ssl.OP_NO_RENEGOTIATION
         self._resolver = PooledResolver()
         self._connector = _Connector(
             limit=0,
@@ -114,17 +116,13 @@ class Transport:
                 connection = await self._connect(target, limits, fresh=fresh)
             except Exception as error:  # noqa: BLE001 - ValueError and AssertionError come out of it, too
                 return exchange.failed(*connect_failure(error, limits.connect or timeout))
-            try:
-                outcome = await exchange.run(connection, wire)
-            except BaseException:
-                connection.close()
-                raise
-            if outcome is not None:
+            if (outcome := await exchange.run(connection, wire)) is not None:
                 return outcome
             # The server had closed the connection that was kept: once more at once, on one made for it.
-            if self._loop.time() >= exchange.deadline:
+            left = exchange.deadline - self._loop.time()
+            if left <= 0:
                 return exchange.failed("reset", "the connection that was kept had been closed, and the time is over")
-            fresh = True
+            limits, fresh = self._within(left), True
 
     async def _connect(self, target: _Target, limits: ClientTimeout, *, fresh: bool) -> Connection:
         while True:
@@ -154,12 +152,15 @@ class Transport:
         return _Target(target.key, f"{target.path}?{query}", target.host)
 
     def _make_limits(self, timeout: float) -> ClientTimeout:  # per endpoint, not per request
-        # aiohttp rounds timeouts up to whole seconds from ceil_threshold on.
-        limits = ClientTimeout(connect=min(self._connect_timeout, timeout), ceil_threshold=1e9)
+        limits = self._within(timeout)
         if len(self._limits) >= _CACHED:
             self._limits.clear()
         self._limits[timeout] = limits
         return limits
+
+    def _within(self, seconds: float) -> ClientTimeout:
+        # aiohttp rounds timeouts up to whole seconds from ceil_threshold on.
+        return ClientTimeout(connect=min(self._connect_timeout, seconds), ceil_threshold=1e9)
 
 
 def _wire(request: Request, target: _Target) -> bytes:

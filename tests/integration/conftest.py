@@ -1,12 +1,16 @@
 """The same tests on fakeredis and on a real server: every fixture here stands on `shard`, which is either."""
 
+import ssl
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha1
+from pathlib import Path
 
 import fakeredis
 import pytest
 import redis
+import trustme
 
 from kasplo_notify import carrier, patience, store
 from kasplo_notify.config import Config, RedisConfig
@@ -90,3 +94,29 @@ def emitters(request: pytest.FixtureRequest, config: Config) -> Iterator[Callabl
 @pytest.fixture
 def emitter(emitters: Callable[[Config], Emitter], config: Config) -> Emitter:
     return emitters(config)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """A certificate authority of our own."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def certificate(authority: trustme.CA) -> Callable[..., ssl.SSLContext]:
+    """Makes server contexts: certificates for `names`, good for `days`."""
+
+    def make(*names: str, days: int = 1) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        until = datetime.now(UTC) + timedelta(days=days)
+        authority.issue_cert(*names, not_before=until - timedelta(days=2), not_after=until).configure_cert(context)
+        return context
+
+    return make
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our authority is the one that this machine trusts."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))

@@ -4,143 +4,25 @@ import asyncio
 import contextlib
 import gzip
 import socket
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kasplo_notify.config import Config
-from kasplo_notify.config_sections import DeliveryConfig, EgressConfig
+from kasplo_notify.config_sections import EgressConfig
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.request import Request
 from kasplo_notify.transport import Transport
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-OPEN = EgressConfig(allow=("127.0.0.0/8", "::1/128"))
-
-Script = Callable[["Visit"], Awaitable[None]]
-
-
-class Visit:
-    """One connection to a scripted server."""
-
-    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.number, self.reader, self.writer = number, reader, writer
-
-    async def request(self) -> bytes:
-        """The next request, whole."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
-        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
-        return head + (await self.reader.readexactly(int(length)) if length else b"")
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    def reset(self) -> None:
-        """RST instead of FIN."""
-        sock: socket.socket = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-        self.writer.transport.abort()
-
-    async def gone(self) -> None:
-        """Wait until the client has closed."""
-        with contextlib.suppress(ConnectionError):
-            while await self.reader.read(65536):
-                pass
-
-
-class Server:
-    """Runs one script for each connection, and keeps the requests."""
-
-    def __init__(self, script: Script) -> None:
-        self.script, self.connections = script, 0
-        self.requests: list[bytes] = []
-        self.port = 0
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        visit = Visit(self.connections, reader, writer)
-        read = visit.request
-
-        async def recorded() -> bytes:
-            self.requests.append(await read())
-            return self.requests[-1]
-
-        visit.request = recorded  # type: ignore[method-assign]
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                await self.script(visit)
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError, ssl.SSLError):
-                await writer.wait_closed()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/in"
-
-
-@contextlib.asynccontextmanager
-async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    made = Server(script)
-    tasks: set[asyncio.Task[None]] = set()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(made.handle(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls, limit=1 << 20)
-    made.port = server.sockets[0].getsockname()[1]
-    try:
-        yield made
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.wait_closed()
-
-
-@contextlib.asynccontextmanager
-async def transporting(egress: EgressConfig = OPEN, connect_timeout: float = 1.0) -> AsyncIterator[Transport]:
-    config = Config(egress=egress, delivery=DeliveryConfig(connect_timeout=connect_timeout))
-    transport = Transport(config, EgressGuard(egress))
-    await transport.start()
-    try:
-        yield transport
-    finally:
-        await transport.close()
-
-
-def request(url: str, method: str = "POST", body: bytes = b'{"a":1}') -> Request:
-    return Request(method, url, (("Content-Type", "application/json"), ("X-A", "b")), body)
+from tests.integration.scripted import OK, Script, Visit, answering, request, serving, transporting
 
 
 def same(outcome: Outcome, **expected: object) -> None:
     """The outcome exactly, but for the milliseconds."""
     assert replace(outcome, duration_ms=0) == Outcome(**{"status": None, "duration_ms": 0} | expected)  # type: ignore[arg-type]
     assert 0 <= outcome.duration_ms < 5000
-
-
-def answering(*answers: bytes, then: str = "keep") -> Script:
-    """One answer per request of a connection; then keep it, close it or reset it."""
-
-    async def script(visit: Visit) -> None:
-        for answer in answers:
-            await visit.request()
-            await visit.send(answer)
-        if then == "keep":
-            await visit.gone()
-        elif then == "reset":
-            visit.reset()
-
-    return script
 
 
 async def exchange(script: Script, *, method: str = "POST", timeout: float = 0.5) -> Outcome:  # noqa: ASYNC109
@@ -753,3 +635,70 @@ async def test_many_hanging_servers_time_out_together() -> None:
         outcomes = await asyncio.gather(*(transport.send(request(server.url), timeout=2) for _ in range(80)))
         assert {outcome.error for outcome in outcomes} == {"timeout"}
         assert time.monotonic() - started < 4
+
+
+async def test_the_whole_exchange_has_one_timeout_also_when_a_kept_connection_was_closed() -> None:
+    with socket.socket() as full, contextlib.ExitStack() as fillers:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+
+        def serve() -> None:
+            peer, _ = full.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(OK)
+                peer.recv(65536)
+                # From here on nobody else gets in.
+                for _ in range(8):
+                    filler = fillers.enter_context(socket.socket())
+                    filler.setblocking(False)  # noqa: FBT003
+                    filler.connect_ex(full.getsockname())
+                time.sleep(0.5)
+
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/"
+        serving = asyncio.create_task(asyncio.to_thread(serve))
+        async with transporting(connect_timeout=30) as transport:
+            assert (await transport.send(request(url), timeout=1)).status == 200
+            outcome = await transport.send(request(url), timeout=1)
+        await serving
+    assert outcome.error == "connect_timeout"
+    assert "no connection within 0." in outcome.detail
+    assert 990 <= outcome.duration_ms < 5000
+
+
+async def test_a_request_that_is_not_read_is_dropped_with_its_connection() -> None:
+    over = asyncio.Event()
+    arrived = asyncio.get_running_loop().create_future()
+
+    async def script(visit: Visit) -> None:
+        visit.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await over.wait()
+        visit.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        count = 0
+        with contextlib.suppress(ConnectionError):
+            while data := await visit.reader.read(65536):
+                count += len(data)
+        arrived.set_result(count)
+
+    async with serving(script) as server, transporting() as transport:
+        same(
+            await transport.send(request(server.url, body=bytes(32 << 20)), timeout=0.2),
+            error="timeout",
+            detail="no answer within 0.2 s",
+        )
+        over.set()
+        # Else the rest would be sent to whoever reads it, and the socket be there as long as nobody does.
+        assert await asyncio.wait_for(arrived, 20) < 32 << 20
+
+
+async def test_a_body_that_breaks_is_not_waited_for() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await asyncio.sleep(0.05)
+        await visit.send(b"nonsense\r\n")
+        await visit.gone()
+
+    outcome = await exchange(script, timeout=30)
+    same(outcome, status=200, excerpt=b"abc")
+    assert outcome.duration_ms < 1900

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
+from OpenSSL import SSL
 
 from kasplo_notify.config import Config
 from kasplo_notify.config_sections import DeliveryConfig, EgressConfig
@@ -19,25 +20,6 @@ from kasplo_notify.request import Request
 from kasplo_notify.transport import Transport
 
 CONFIG = Config(egress=EgressConfig(allow=("127.0.0.0/8", "::1/128")), delivery=DeliveryConfig(connect_timeout=1))
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    """A certificate authority of our own."""
-    return trustme.CA()
-
-
-@pytest.fixture
-def certificate(authority: trustme.CA) -> Callable[..., ssl.SSLContext]:
-    """Makes server contexts: certificates for `names`, good for `days`."""
-
-    def make(*names: str, days: int = 1) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        until = datetime.now(UTC) + timedelta(days=days)
-        authority.issue_cert(*names, not_before=until - timedelta(days=2), not_after=until).configure_cert(context)
-        return context
-
-    return make
 
 
 @contextlib.asynccontextmanager
@@ -78,13 +60,6 @@ async def outcome_of(url: str, requests: int = 1) -> Outcome:
         return replace(outcome, duration_ms=0)
     finally:
         await transport.close()
-
-
-@pytest.fixture
-def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our authority is the one that this machine trusts."""
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
 
 
 @pytest.mark.usefixtures("trusted")
@@ -145,3 +120,81 @@ async def test_a_server_that_refuses_the_handshake() -> None:
 
 async def test_a_server_that_hangs_in_the_handshake() -> None:
     assert await failing(None) == ("connect_timeout", "no connection within 1 s")
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_server_that_wants_a_client_certificate_tells_so_after_the_handshake(
+    certificate: Callable[..., ssl.SSLContext],
+) -> None:
+    context = certificate("localhost")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(listening: socket.socket) -> None:
+        peer, _ = listening.accept()
+        with peer.dup() as raw, context.wrap_socket(peer, server_side=True, do_handshake_on_connect=False) as speaking:
+            with pytest.raises(ssl.SSLError):
+                speaking.do_handshake()
+            # What was sent and is not read would be answered with a reset.
+            with contextlib.suppress(ConnectionError):
+                while raw.recv(65536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+        outcome = await outcome_of(f"https://localhost:{listening.getsockname()[1]}/")
+        await serving
+    assert (outcome.error, outcome.detail) == ("tls", "the server wants a client certificate")
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_no_goodbye_is_waited_for(certificate: Callable[..., ssl.SSLContext]) -> None:
+    """A server that never closes would else hold a socket of ours for half a minute after each answer."""
+    context = certificate("localhost")
+
+    def serve(listening: socket.socket) -> bytes:
+        peer, _ = listening.accept()
+        with peer.dup() as raw, context.wrap_socket(peer, server_side=True) as speaking:
+            speaking.recv(65536)
+            speaking.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            raw.settimeout(15)
+            with contextlib.suppress(ConnectionError):
+                while raw.recv(65536):
+                    pass
+            return b"closed"
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+        transport = Transport(CONFIG, EgressGuard(CONFIG.egress))
+        await transport.start()
+        url = f"https://localhost:{listening.getsockname()[1]}/"
+        assert (await transport.send(Request("POST", url, (), b""), timeout=5)).status == 200
+        assert await serving == b"closed"
+        await transport.close()
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_handshake_is_not_done_again(authority: trustme.CA) -> None:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_max_proto_version(SSL.TLS1_2_VERSION)  # there is none in TLS 1.3
+    authority.issue_cert("localhost").configure_cert(context)
+
+    def serve(listening: socket.socket) -> bool:
+        plain, _ = listening.accept()
+        with plain:
+            speaking = SSL.Connection(context, plain)
+            speaking.set_accept_state()
+            speaking.do_handshake()
+            speaking.recv(65536)
+            assert speaking.renegotiate()
+            speaking.do_handshake()
+            with contextlib.suppress(SSL.Error):
+                speaking.recv(1)
+            return not speaking.renegotiate_pending()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+        outcome = await outcome_of(f"https://localhost:{listening.getsockname()[1]}/")
+        again = await serving
+    assert not again
+    assert (outcome.status, outcome.error) == (None, "tls")
+    assert outcome.detail == "the server refused the TLS handshake"

@@ -1,0 +1,305 @@
+"""Whatever a subscriber's server answers: the verdict, the memory and the time are what they should be.
+
+Each row is one hostile server. The bounds of time are generous: without the limit that a row is about it would end
+much later, or never. Those of memory are far below what the row sends.
+"""
+
+import asyncio
+import gzip
+import random
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from kasplo_notify.outcome import Outcome
+from kasplo_notify.stored import Progress
+from kasplo_notify.verdict import Policy, Verdict, decide
+from tests.integration.scripted import Script, Visit, request, serving, transporting
+
+POLICY = Policy(retry_delays=(30.0,), jitter=0.0)
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+SWALLOWED = 32 << 20  # far more than the buffers of the sockets, far less than what comes in the time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A server, and what becomes of an event that is sent to it.
+
+    Attributes:
+        script: What the server does.
+        verdict: The reason of the verdict; `delivered`, or else the event is retried.
+        timeout: Of the endpoint, in seconds.
+        seconds: The exchange takes less.
+        memory: Python allocates less at once, in bytes.
+        method: Of the request.
+        body: Bytes of the request's body.
+    """
+
+    script: Script
+    verdict: str
+    timeout: float = 30.0
+    seconds: float = 20.0
+    memory: int = 1 << 20
+    method: str = "POST"
+    body: int = 7
+
+
+def says(*answers: bytes, then: str = "keep") -> Script:
+    """The pieces of an answer, one after another; then the connection is kept, closed or reset."""
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        for answer in answers:
+            await visit.send(answer)
+            await asyncio.sleep(0.01)
+        if then == "keep":
+            await visit.gone()
+        elif then == "reset":
+            visit.reset()
+
+    return script
+
+
+def endless(begin: bytes, piece: bytes, pause: float = 0.0) -> Script:
+    """A beginning, and then the same piece for ever; at full speed when there is no pause."""
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(begin)
+        while True:
+            await visit.send(piece)
+            visit.sent += len(piece)
+            if pause:
+                await asyncio.sleep(pause)
+
+    return script
+
+
+async def never_reads(visit: Visit) -> None:
+    visit.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(60)
+
+
+async def speaks_first(visit: Visit) -> None:
+    await visit.send(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+    await visit.gone()
+
+
+async def answers_before_the_body(visit: Visit) -> None:
+    await visit.reader.readuntil(b"\r\n\r\n")
+    visit.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await visit.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    await asyncio.sleep(60)
+
+
+async def closes_its_half(visit: Visit) -> None:
+    await visit.request()
+    visit.writer.write_eof()
+    await visit.gone()
+
+
+async def answers_and_closes_its_half(visit: Visit) -> None:
+    await visit.request()
+    await visit.send(HEAD + b"\r\nall")
+    visit.writer.write_eof()
+    await visit.gone()
+
+
+def headers(count: int, size: int) -> bytes:
+    return HEAD + b"".join(b"X-%d: %b\r\n" % (n, b"v" * size) for n in range(count)) + b"\r\n"
+
+
+def lengths(*lines: bytes, status: bytes = b"200") -> bytes:
+    return b"HTTP/1.1 " + status + b" X\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\nok"
+
+
+def retry_after(value: bytes) -> Script:
+    return says(b"HTTP/1.1 503 X\r\nContent-Length: 0\r\nRetry-After: " + value + b"\r\n\r\n")
+
+
+BOMB = gzip.compress(bytes(64 << 20))
+PACKED = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB
+
+ROWS = {
+    # Bodies: the status is known, so they change nothing.
+    "endless body": Row(script=endless(HEAD + b"\r\n", b"x" * 65536), verdict="delivered"),
+    "endless body of an error": Row(script=endless(b"HTTP/1.1 500 X\r\n\r\n", b"x" * 65536), verdict="http_500"),
+    "endless chunk": Row(script=endless(CHUNKED + b"FFFFFFFFFFFF\r\n", b"x" * 65536), verdict="delivered"),
+    "endless small chunks": Row(script=endless(CHUNKED, b"1\r\nx\r\n" * 8192), verdict="delivered"),
+    "body trickle": Row(script=endless(HEAD + b"\r\n", b"x", 0.05), verdict="delivered"),
+    "gzip bomb": Row(script=says(PACKED), verdict="delivered"),
+    "gzip bomb in chunks": Row(
+        script=says(HEAD + b"Content-Encoding: gzip\r\n" + CHUNKED[len(HEAD) :] + b"%x\r\n%b" % (len(BOMB), BOMB)),
+        verdict="delivered",
+    ),
+    "broken gzip": Row(
+        script=says(HEAD + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok"), verdict="delivered"
+    ),
+    "chunk extension without end": Row(script=endless(CHUNKED + b"5;a=", b"x" * 65536), verdict="delivered"),
+    "chunk extensions without end": Row(script=endless(CHUNKED + b"5", b";a=b" * 16384), verdict="delivered"),
+    "chunk size without end": Row(script=endless(CHUNKED, b"0" * 65536), verdict="delivered"),
+    "chunk size beyond all numbers": Row(script=says(CHUNKED, b"F" * 17 + b"\r\nx"), verdict="delivered"),
+    "negative chunk size": Row(script=says(CHUNKED, b"-5\r\nhello\r\n"), verdict="delivered"),
+    "trailers without end": Row(script=endless(CHUNKED + b"0\r\n", b"X-A: b\r\n" * 8192), verdict="delivered"),
+    "trailer without end": Row(script=endless(CHUNKED + b"0\r\nX-A: ", b"b" * 65536), verdict="delivered"),
+    # Headers.
+    "5,000 headers": Row(script=says(headers(5000, 400)), verdict="protocol"),
+    "endless headers": Row(script=endless(HEAD, b"X-A: b\r\n" * 8192), verdict="protocol"),
+    "2 MB header": Row(script=says(HEAD + b"X-A: " + b"v" * (2 << 20) + b"\r\n\r\n"), verdict="protocol"),
+    "2 MB name of a header": Row(script=says(HEAD + b"x" * (2 << 20) + b": v\r\n\r\n"), verdict="protocol"),
+    "headers of 8 kB each": Row(script=says(headers(100, 8000)), verdict="protocol"),
+    "flood of cookies": Row(
+        script=says(HEAD + b"Set-Cookie: a=%b\r\n" % (b"b" * 4000) * 500 + b"\r\n"), verdict="protocol"
+    ),
+    "reason of 1 MB": Row(script=says(b"HTTP/1.1 200 " + b"x" * (1 << 20) + b"\r\n\r\n"), verdict="protocol"),
+    "header trickle": Row(script=endless(HEAD + b"X-A: ", b"a", 0.02), verdict="timeout", timeout=0.3),
+    "status line trickle": Row(script=endless(b"HTTP/1.1 200 ", b"O", 0.02), verdict="timeout", timeout=0.3),
+    "empty lines": Row(script=endless(b"", b"\r\n" * 32768), verdict="protocol"),
+    "folded header": Row(script=says(HEAD + b"X-A: b\r\n c\r\nContent-Length: 0\r\n\r\n"), verdict="delivered"),
+    "NUL in a header": Row(script=says(HEAD + b"X-A: \x00\r\nContent-Length: 0\r\n\r\n"), verdict="delivered"),
+    "NUL in a header, in pieces": Row(script=says(HEAD, b"X-A: \x00\r\nX-B: c\r\n", b"\r\n"), verdict="protocol"),
+    "bytes above ASCII": Row(script=says(HEAD + b"X-A: \xff\xfe\r\nContent-Length: 0\r\n\r\n"), verdict="delivered"),
+    # Announcements.
+    "endless 100 Continue": Row(
+        script=endless(b"", b"HTTP/1.1 100 C\r\n\r\n" * 4096), verdict="protocol", memory=4 << 20
+    ),
+    "endless 103 with headers": Row(
+        script=endless(b"", b"HTTP/1.1 103 E\r\nLink: </%b>\r\n\r\n" % (b"a" * 4000)), verdict="protocol"
+    ),
+    "100 Continue trickle": Row(
+        script=endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.02), verdict="timeout", timeout=0.3
+    ),
+    "100 Continue before an answer": Row(
+        script=says(b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + HEAD + b"\r\n", then="close"), verdict="delivered"
+    ),
+    "100 Continue before an answer that is broken": Row(
+        script=says(b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED + b"nonsense\r\n"), verdict="delivered"
+    ),
+    "101 without end": Row(
+        script=endless(b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", b"x" * 65536),
+        verdict="http_101",
+    ),
+    # More than one answer: the first counts.
+    "two answers in one": Row(
+        script=says(HEAD + b"Content-Length: 0\r\n\r\n" + b"HTTP/1.1 500 X\r\n\r\n"), verdict="delivered"
+    ),
+    "an error and a success in one": Row(
+        script=says(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n" + HEAD + b"\r\n"), verdict="http_500"
+    ),
+    "endless answers in one": Row(
+        script=endless(b"", (HEAD + b"Content-Length: 0\r\n\r\n") * 2000), verdict="delivered", memory=4 << 20
+    ),
+    # Ends.
+    "closed before": Row(script=says(then="close"), verdict="reset"),
+    "reset before": Row(script=says(then="reset"), verdict="reset"),
+    "reset before, GET": Row(script=says(then="reset"), verdict="reset", method="GET"),
+    "closed in the middle of the headers": Row(script=says(HEAD + b"X-A", then="close"), verdict="reset"),
+    "reset in the middle of the headers": Row(script=says(HEAD + b"X-A", then="reset"), verdict="reset"),
+    "closed in the middle of the body": Row(
+        script=says(lengths(b"Content-Length: 9"), then="close"), verdict="delivered"
+    ),
+    "reset in the middle of the body": Row(
+        script=says(lengths(b"Content-Length: 9"), then="reset"), verdict="delivered"
+    ),
+    "reset after": Row(script=says(lengths(b"Content-Length: 2"), then="reset"), verdict="delivered"),
+    "closes its half before an answer": Row(script=closes_its_half, verdict="reset"),
+    "closes its half after an answer": Row(script=answers_and_closes_its_half, verdict="delivered"),
+    "never reads": Row(script=never_reads, verdict="timeout", timeout=0.3, body=256 << 10),
+    "answers before the request is there": Row(script=answers_before_the_body, verdict="http_413", body=256 << 10),
+    # Lengths that are none, or not one. What the status says has been said.
+    "two lengths": Row(script=says(lengths(b"Content-Length: 2", b"Content-Length: 5")), verdict="delivered"),
+    "one length twice": Row(script=says(lengths(b"Content-Length: 2", b"Content-Length: 2")), verdict="delivered"),
+    "two lengths of an error": Row(
+        script=says(lengths(b"Content-Length: 2", b"Content-Length: 5", status=b"503")), verdict="http_503"
+    ),
+    "length and chunks": Row(
+        script=says(lengths(b"Content-Length: 2", b"Transfer-Encoding: chunked")), verdict="delivered"
+    ),
+    "negative length": Row(script=says(lengths(b"Content-Length: -1")), verdict="delivered"),
+    "length beyond all numbers": Row(script=says(lengths(b"Content-Length: " + b"9" * 30)), verdict="delivered"),
+    "length of the largest number": Row(
+        script=says(lengths(b"Content-Length: %d" % (2**64 - 1))), verdict="delivered", timeout=0.3
+    ),
+    "unknown coding": Row(script=says(lengths(b"Transfer-Encoding: x"), then="close"), verdict="delivered"),
+    # Status lines.
+    "status 999": Row(script=says(lengths(b"Content-Length: 2", status=b"999")), verdict="http_999"),
+    "status 000": Row(script=says(lengths(b"Content-Length: 2", status=b"000")), verdict="http_0"),
+    "status 99": Row(script=says(lengths(status=b"99")), verdict="protocol"),
+    "status 1000": Row(script=says(lengths(status=b"1000")), verdict="protocol"),
+    "status -1": Row(script=says(lengths(status=b"-1")), verdict="protocol"),
+    "status 2OO": Row(script=says(lengths(status=b"2OO")), verdict="protocol"),
+    "a page without a head (HTTP/0.9)": Row(script=says(b"<html>ok</html>", then="close"), verdict="protocol"),
+    "version 9.9": Row(script=says(b"HTTP/9.9 200 OK\r\n\r\n"), verdict="protocol"),
+    "preface of HTTP/2": Row(script=says(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), verdict="protocol"),
+    "settings of HTTP/2": Row(
+        script=says(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"), verdict="protocol"
+    ),
+    "a request": Row(script=says(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n"), verdict="protocol"),
+    "SSH banner": Row(script=says(b"SSH-2.0-OpenSSH_9.2p1\r\n"), verdict="protocol"),
+    "SSH banner, unasked": Row(script=speaks_first, verdict="protocol"),
+    "greeting of SMTP": Row(script=says(b"220 mx ESMTP\r\n"), verdict="protocol"),
+    "zeros": Row(script=endless(b"", bytes(65536)), verdict="protocol"),
+    # Elsewhere.
+    "a file as its location": Row(
+        script=says(b"HTTP/1.1 302 X\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"), verdict="http_302"
+    ),
+    # Waits; what each comes to is in the tests of the verdict.
+    "Retry-After of 10^9": Row(script=retry_after(b"1000000000"), verdict="http_503"),
+    "Retry-After, negative": Row(script=retry_after(b"-1"), verdict="http_503"),
+    "Retry-After of NaN": Row(script=retry_after(b"NaN"), verdict="http_503"),
+    "Retry-After of 8 kB of digits": Row(script=retry_after(b"9" * 8000), verdict="http_503"),
+    "Retry-After of 10 kB of digits": Row(script=retry_after(b"9" * 10000), verdict="http_503"),
+    "Retry-After in other digits": Row(script=retry_after("٣٣".encode()), verdict="http_503"),
+    "Retry-After long ago": Row(script=retry_after(b"Thu, 01 Jan 1970 00:00:00 GMT"), verdict="http_503"),
+    "Retry-After in 8,000 years": Row(script=retry_after(b"Fri, 31 Dec 9999 23:59:59 GMT"), verdict="http_503"),
+}
+
+
+class Measured:
+    """What one exchange took."""
+
+    seconds = 0.0
+    peak = 0
+
+
+@contextmanager
+def measured() -> Iterator[Measured]:
+    taken = Measured()
+    tracemalloc.start()
+    started = time.monotonic()
+    try:
+        yield taken
+    finally:
+        taken.seconds = time.monotonic() - started
+        taken.peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    return decide(outcome, Progress(0, 0, 0), POLICY, 1_700_000_000.0, random.Random(1))
+
+
+@pytest.mark.parametrize("name", ROWS)
+async def test_a_hostile_answer(name: str) -> None:
+    row = ROWS[name]
+    async with serving(row.script) as server, transporting() as transport:
+        wanted = request(server.url, row.method, b"x" * row.body)
+        async with asyncio.timeout(60):
+            with measured() as taken:
+                outcome = await transport.send(wanted, timeout=row.timeout)
+        told = verdict(outcome)
+        assert (told.action, told.reason) == ("delivered" if row.verdict == "delivered" else "retry", row.verdict)
+        assert outcome.status is not None or outcome.detail
+        assert told.endpoint_wait is None or 1 <= told.endpoint_wait <= 3600
+        assert len(outcome.excerpt) <= 512
+        assert taken.seconds < row.seconds
+        assert taken.peak < row.memory
+        # A hostile answer neither is asked for again nor leads anywhere else.
+        assert server.connections == 1
+        assert len(server.requests) <= 1
+        assert sum(visit.sent for visit in server.visits) < SWALLOWED
