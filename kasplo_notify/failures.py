@@ -27,6 +27,7 @@ _CERTIFICATE = {
     62: "certificate is for another name",
     64: "certificate is for another address",
 }
+_REFUSED = "the server does not accept the client certificate"
 # Parts of OpenSSL's reason, in the order in which they are tried.
 _TLS = (
     ("UNSUPPORTED_PROTOCOL", "the server offers no TLS version from 1.2 on"),
@@ -35,6 +36,12 @@ _TLS = (
     ("RECORD_LAYER_FAILURE", "the server does not speak TLS on this port"),
     ("HTTP_REQUEST", "the server does not speak TLS on this port"),
     ("CERTIFICATE_REQUIRED", "the server wants a client certificate"),
+    ("UNKNOWN_CA", f"{_REFUSED}: its authority is not known there"),
+    ("CERTIFICATE_EXPIRED", f"{_REFUSED}: it has expired"),
+    ("CERTIFICATE_REVOKED", f"{_REFUSED}: it was revoked"),
+    ("ALERT_BAD_CERTIFICATE", _REFUSED),
+    ("ALERT_UNSUPPORTED_CERTIFICATE", _REFUSED),
+    ("ALERT_CERTIFICATE_UNKNOWN", _REFUSED),
     ("UNRECOGNIZED_NAME", "the server has no certificate for this name"),
     ("NO_CIPHERS", "the server offers no cipher that is safe"),
     ("HANDSHAKE_FAILURE", "the server refused the TLS handshake"),
@@ -68,15 +75,7 @@ def connect_failure(error: BaseException, seconds: float) -> tuple[Failure, str]
         return "dns", _dns(error.os_error)
     if isinstance(error, ClientConnectorCertificateError):
         return "tls", _certificate(error.certificate_error)
-    tls = next(
-        (
-            each
-            for each in _causes(error)
-            if isinstance(each, ssl.SSLError) and not isinstance(each, ClientConnectorError)
-        ),
-        None,
-    )
-    if tls is not None:
+    if tls := _ssl_error(error):
         return "tls", _tls(tls)
     # A TimeoutError with an errno is the kernel's, and told like any other of its answers.
     if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
@@ -94,6 +93,9 @@ def exchange_failure(error: BaseException, *, began: bool, seconds: float) -> tu
         return "timeout", f"{what} within {seconds:g} s"
     if isinstance(error, HttpProcessingError):
         return "protocol", _not_http(error)
+    # With TLS 1.3 a server looks at a client certificate when the client has finished the handshake.
+    if not began and (tls := _ssl_error(error)):
+        return "tls", _tls(tls)
     if began:
         return "reset", "connection closed in the middle of the answer's headers"
     return _system(error, "connection closed before an answer", otherwise="reset")
@@ -112,6 +114,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         waiting += [each.__cause__, each.__context__, getattr(each, "os_error", None)]
         if isinstance(each, BaseExceptionGroup):
             waiting += each.exceptions
+
+
+def _ssl_error(error: BaseException) -> ssl.SSLError | None:
+    found = (each for each in _causes(error) if isinstance(each, ssl.SSLError))
+    return next((each for each in found if not isinstance(each, ClientConnectorError)), None)
 
 
 def _dns(error: OSError) -> str:
