@@ -74,7 +74,7 @@ held:             book stored window
 settlement:       config endpoint held outcome store stored verdict
 equipment:        book config endpoint store transport window
 line:             errors store
-sender:           book equipment held line outcome request settlement store verdict window
+sender:           book equipment errors held line outcome request settlement store verdict window
 intake:           book equipment errors held line registry sender store
 drain:            equipment held intake line sender settlement store
 dispatcher:       config endpoint errors store
