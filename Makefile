@@ -3,11 +3,12 @@ PYTHON ?= python3
 INSTALLED := .venv/.installed
 ARGS ?=
 
-.PHONY: help demo test lint types torture bench clean
+.PHONY: help demo test test-receivers lint types torture bench clean
 
 help:
 	@echo 'make demo    all seven events delivered before your eyes, in about a minute'
 	@echo 'make test    the tests (ARGS="-k name" chooses)'
+	@echo 'make test-receivers  receivers that nobody here wrote verify our signatures: PyPI, npm (with node), Debian'\''s webhook'
 	@echo 'make torture kill -9, cut networks, full servers: what is lost and doubled, counted (ARGS="--scale 0.1" is shorter)'
 	@echo 'make bench   figures, as ratios measured in one run (ARGS="--quick" is shorter)'
 	@echo 'make lint    ruff: lint rules and format'
@@ -20,6 +21,14 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What is not here is skipped, and the report says why. The packages of npm are installed for the time of the run.
+test-receivers: $(INSTALLED)
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	if command -v node >/dev/null && command -v npm >/dev/null; then \
+		npm install --prefix "$$folder" --silent --no-audit --no-fund standardwebhooks svix || exit 1; \
+	fi && \
+	RECEIVERS_NODE="$$folder" .venv/bin/python -m pytest -v tests/acceptance/test_receivers.py $(ARGS)
 
 lint: $(INSTALLED)
 	@.venv/bin/ruff check .

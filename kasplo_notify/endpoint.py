@@ -15,6 +15,7 @@ import orjson
 from kasplo_notify.errors import EndpointError, shown
 from kasplo_notify.headers import check_basic, check_headers
 from kasplo_notify.signature import check_secret
+from kasplo_notify.tls import Tls, check_authorities, check_certificate, check_key, check_pair
 
 _Reader = Callable[[Any], Any]
 
@@ -49,6 +50,9 @@ class Endpoint:
         old_secret: The secret before the last rotation; signs as well until `old_secret_until`.
         old_secret_until: Unix seconds.
         basic: `user:password` of HTTP Basic authentication.
+        ca: Authorities, as PEM, that its certificate is verified by, instead of the system's.
+        client_cert: Certificate, as PEM, that it is shown in the TLS handshake.
+        client_key: The private key of `client_cert`, as PEM, not encrypted.
         delay: Seconds from emit to the first attempt; None means `delivery.delay`.
         timeout: Seconds for one whole exchange; None means `delivery.timeout`.
         max_in_flight: Concurrent requests over the whole fleet; None means `delivery.max_in_flight`.
@@ -69,6 +73,9 @@ class Endpoint:
     old_secret: str | None = field(default=None, repr=False)
     old_secret_until: int = 0
     basic: str | None = field(default=None, repr=False)
+    ca: str | None = field(default=None, repr=False)
+    client_cert: str | None = field(default=None, repr=False)
+    client_key: str | None = field(default=None, repr=False)
     delay: float | None = None
     timeout: float | None = None
     max_in_flight: int | None = None
@@ -84,6 +91,11 @@ class Endpoint:
         if self.old_secret is not None and now_s < self.old_secret_until:
             return (self.secret, self.old_secret)
         return (self.secret,)
+
+    @property
+    def tls(self) -> Tls | None:
+        """What it brings along for TLS; None when that is nothing."""
+        return Tls(self.ca, self.client_cert, self.client_key) if self.ca or self.client_cert else None
 
     def to_json(self) -> bytes:
         record = {"v": _VERSION} | {each.name: getattr(self, each.name) for each in fields(self)}
@@ -113,7 +125,15 @@ class Endpoint:
                 raise EndpointError(f"the stored endpoint {shown(name)} has a broken {key}: {error}") from error
         if not {"name", "url"} <= values.keys():
             raise EndpointError(f"the stored endpoint {shown(name)} lacks its name or its url")
-        return cls(**values)
+        endpoint = cls(**values)
+        try:
+            check_pair(endpoint.client_cert, endpoint.client_key)
+        except EndpointError as error:
+            raise EndpointError(f"the stored endpoint {shown(name)} has a broken client_key: {error}") from error
+        except OSError:
+            # This process is out of file descriptors: no fault of the record. Its requests will tell.
+            pass
+        return endpoint
 
 
 def milliseconds(seconds: float) -> int:
@@ -191,6 +211,9 @@ _READERS: dict[str, _Reader] = {
     "old_secret": _optional(check_secret),
     "old_secret_until": _number(0, _LATEST_S, whole=True),
     "basic": _optional(check_basic),
+    "ca": _optional(check_authorities),
+    "client_cert": _optional(check_certificate),
+    "client_key": _optional(check_key),
     "delay": _optional(_number(0, MAX_DELAY_S)),
     "timeout": _optional(_number(0.001, MAX_TIMEOUT_S)),
     "max_in_flight": _optional(_number(1, MAX_IN_FLIGHT, whole=True)),

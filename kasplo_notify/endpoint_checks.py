@@ -27,6 +27,7 @@ from kasplo_notify.events import EVENT_TYPES
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.headers import check_basic, check_headers
 from kasplo_notify.signature import check_secret, generate_secret
+from kasplo_notify.tls import check_authorities, check_certificate, check_key, check_pair
 
 GENERATE = "generate"
 UNSIGNED = "none"
@@ -34,7 +35,7 @@ UNSIGNED = "none"
 _SETTLE_SECONDS = 5
 _MIN_TIMEOUT_S = 0.1
 
-_OPTIONAL = frozenset({"basic", "delay", "timeout", "max_in_flight", "retry_delays"})
+_OPTIONAL = frozenset({"basic", "ca", "client_cert", "client_key", "delay", "timeout", "max_in_flight", "retry_delays"})
 
 
 def make_endpoint(config: Config, *, name: object, url: object, created_at: int = 0, **values: object) -> Endpoint:
@@ -50,6 +51,7 @@ def make_endpoint(config: Config, *, name: object, url: object, created_at: int 
 
     Raises:
         EndpointError: A value is refused.
+        OSError: A client certificate is given, and no file could be opened to check it.
     """
     defaults: dict[str, object] = {
         "secret": GENERATE,
@@ -68,6 +70,7 @@ def change_endpoint(config: Config, endpoint: Endpoint, **changes: object) -> En
 
     Raises:
         EndpointError: A value is refused, or there is no such value.
+        OSError: The endpoint has a client certificate, and no file could be opened to check it.
     """
     checked: dict[str, Any] = {}
     for key, value in changes.items():
@@ -175,6 +178,9 @@ def _checked(config: Config, key: str, value: object) -> Any:
 def _check_together(config: Config, endpoint: Endpoint) -> None:
     if endpoint.basic is not None and any(name.lower() == "authorization" for name, _ in endpoint.headers):
         raise EndpointError("the endpoint has HTTP Basic credentials and an Authorization header; give one of them")
+    if endpoint.tls is not None and not endpoint.url.startswith("https://"):
+        raise EndpointError("an endpoint with a CA file or a client certificate needs a URL that begins with https://")
+    check_pair(endpoint.client_cert, endpoint.client_key)
     in_flight = config.delivery.max_in_flight if endpoint.max_in_flight is None else endpoint.max_in_flight
     if in_flight < endpoint.queues:
         raise EndpointError(
@@ -237,6 +243,9 @@ _CHECKS: Mapping[str, Callable[[Config, Any], Any]] = {
     "headers": lambda _, value: check_headers(() if value is None else _pairs(value)),
     "secret": lambda _, value: _secret(value),
     "basic": lambda _, value: check_basic(value),
+    "ca": lambda _, value: check_authorities(value),
+    "client_cert": lambda _, value: check_certificate(value),
+    "client_key": lambda _, value: check_key(value),
     "delay": lambda _, value: check_delay(value),
     "timeout": lambda config, value: check_timeout(value, config.worker.lease),
     "max_in_flight": lambda _, value: check_max_in_flight(value),

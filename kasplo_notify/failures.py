@@ -27,6 +27,7 @@ _CERTIFICATE = {
     62: "certificate is for another name",
     64: "certificate is for another address",
 }
+_REFUSED = "the server does not accept the client certificate"
 # Parts of OpenSSL's reason, in the order in which they are tried.
 _TLS = (
     ("UNSUPPORTED_PROTOCOL", "the server offers no TLS version from 1.2 on"),
@@ -35,6 +36,12 @@ _TLS = (
     ("RECORD_LAYER_FAILURE", "the server does not speak TLS on this port"),
     ("HTTP_REQUEST", "the server does not speak TLS on this port"),
     ("CERTIFICATE_REQUIRED", "the server wants a client certificate"),
+    ("UNKNOWN_CA", f"{_REFUSED}: its authority is not known there"),
+    ("CERTIFICATE_EXPIRED", f"{_REFUSED}: it has expired"),
+    ("CERTIFICATE_REVOKED", f"{_REFUSED}: it was revoked"),
+    ("ALERT_BAD_CERTIFICATE", _REFUSED),
+    ("ALERT_UNSUPPORTED_CERTIFICATE", _REFUSED),
+    ("ALERT_CERTIFICATE_UNKNOWN", _REFUSED),
     ("UNRECOGNIZED_NAME", "the server has no certificate for this name"),
     ("NO_CIPHERS", "the server offers no cipher that is safe"),
     ("HANDSHAKE_FAILURE", "the server refused the TLS handshake"),

@@ -8,7 +8,7 @@ and "Headers"; Standard Webhooks 1.0.0.
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,6 +19,7 @@ import orjson
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.signature import sign
 from kasplo_notify.stored import StoredEvent
+from kasplo_notify.tls import Tls
 
 _PLAIN = re.compile(r"(?! )[ -~]*(?<! )")
 _ESCAPE = re.compile(r"%(?=[0-9A-Fa-f]{2})")
@@ -41,14 +42,17 @@ class Request:
     Attributes:
         method: POST or GET.
         url: Absolute, percent-encoded.
-        headers: In the order in which they are sent. Host and Content-Length follow from the rest.
+        headers: In the order in which they are sent. Host and Content-Length follow from the rest. They may hold
+            credentials and are not shown in `repr`.
         body: Exactly the bytes that were signed.
+        tls: What the endpoint brings along for TLS.
     """
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes
+    tls: Tls | None = None
 
 
 @cache
@@ -82,6 +86,7 @@ class RequestBuilder:
         self._endpoint = endpoint
         self._method = endpoint.method
         self._url = endpoint.url
+        self._tls = endpoint.tls
         self._form = endpoint.format == "form"
         self._query = self._form and endpoint.method == "GET"
         fixed: list[tuple[str, str]] = [("User-Agent", user_agent())]
@@ -129,7 +134,7 @@ class RequestBuilder:
         )
         if secrets := self._endpoint.signing_secrets(timestamp):
             headers = (*headers, ("webhook-signature", sign(secrets, event.id, timestamp, body)))
-        return Request(self._method, url, headers, body)
+        return Request(self._method, url, headers, body, self._tls)
 
 
 def _fields(event: StoredEvent) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from kasplo_notify.book import Subscriber
 from kasplo_notify.equipment import Equipment, Tally
+from kasplo_notify.errors import quoted
 from kasplo_notify.held import Held, Item
 from kasplo_notify.line import Line
 from kasplo_notify.outcome import Outcome
@@ -167,7 +168,8 @@ class Sender:
                 event, attempt=item.progress.attempts + 1, timestamp=int(self._line.now_ms() / 1000)
             )
         except UnbuildableEvent as error:
-            log.error("event_unbuildable: %s for %s: %s", event.id, held.endpoint, error)
+            # The id may be what is broken, and other formatters than ours write it as it is.
+            log.error("event_unbuildable: %s for %s: %s", quoted(event.id), held.endpoint, error)
             held.finished(item)
             self._give_up(held, item, "unbuildable", str(error))
             return

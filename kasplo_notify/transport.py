@@ -9,7 +9,6 @@ server does: it becomes an `Outcome`.
 import asyncio
 import functools
 import re
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from kasplo_notify.guard import EgressGuard
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.request import Request
 from kasplo_notify.resolver import PooledResolver
+from kasplo_notify.tls import Tls, context_of
 
 __all__ = ["Outcome", "Transport"]
 
@@ -32,6 +32,8 @@ KEEPALIVE_SECONDS = 30.0
 DNS_CACHE_SECONDS = 10
 
 _CACHED = 4096
+# Of endpoints with an SSL context of their own, which may take 850 kB and 24 ms to make.
+_CACHED_TLS = 128
 _QUERY = re.compile(r"[!-~]*")
 _COMMON_HEADERS = ("Accept: */*", "Accept-Encoding: identity")
 
@@ -58,6 +60,8 @@ class Transport:
         self._guard = guard
         self._connect_timeout = config.delivery.connect_timeout
         self._targets: dict[str, _Target] = {}
+        self._tls_targets: dict[tuple[str, Tls], _Target] = {}
+        self._context_of = functools.lru_cache(_CACHED_TLS)(context_of)
         self._limits: dict[float, ClientTimeout] = {}
         self._loop: asyncio.AbstractEventLoop
         self._clock: Clock
@@ -68,18 +72,13 @@ class Transport:
         """Load the certificates and open the pool; to be called on the event loop that will send."""
         self._loop = asyncio.get_running_loop()
         self._clock = Clock(self._loop)
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
-        # Only the other side would begin one, and each costs us more than it.
-        context.options |= ssl.OP_NO_RENEGOTIATION
         self._resolver = PooledResolver()
         self._connector = _Connector(
             limit=0,
             limit_per_host=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
             ttl_dns_cache=DNS_CACHE_SECONDS,
-            ssl=context,
+            ssl=context_of(),
             resolver=self._resolver,
             socket_factory=self._guard.socket_factory,
         )
@@ -89,6 +88,8 @@ class Transport:
         connector, self._connector = self._connector, None
         resolver, self._resolver = self._resolver, None
         self._targets.clear()
+        self._tls_targets.clear()
+        self._context_of.cache_clear()
         if connector is not None:
             self._clock.close()
             await connector.close()
@@ -103,12 +104,14 @@ class Transport:
         """
         exchange = Exchange(self._loop, self._clock, timeout)
         try:
-            target = self._target(request.url)
+            target = self._target(request.url, request.tls)
             wire = _wire(request, target)
         except EndpointError as error:
             return exchange.failed("blocked", str(error))
         except ValueError as error:
             return exchange.failed("other", f"the request cannot be sent: {error}")
+        except OSError as error:  # of reading the client certificate
+            return exchange.failed(*connect_failure(error, timeout))
         limits = self._limits.get(timeout) or self._make_limits(timeout)
         fresh = False
         while True:
@@ -134,22 +137,34 @@ class Transport:
             # The others that are kept for this server are most likely as dead.
             connection.close()
 
-    def _target(self, url: str) -> _Target:
+    def _target(self, url: str, tls: Tls | None) -> _Target:
         base, mark, query = url.partition("?")
-        target = self._targets.get(base)
+        target = self._targets.get(base) if tls is None else self._tls_targets.get((base, tls))
         if target is None:
-            # A registered URL has passed this check; a record that was written past the registry has not.
-            normal = URL(self._guard.check_url(base), encoded=True)
-            key = ClientRequest("POST", normal, loop=self._loop)
-            target = _Target(key, normal.raw_path, normal.host_port_subcomponent or "")
-            if len(self._targets) >= _CACHED:
-                self._targets.clear()
-            self._targets[base] = target
+            target = self._make_target(base, tls)
         if not mark:
             return target
         if not _QUERY.fullmatch(query):
             raise EndpointError("the URL has characters in its query that must be percent-encoded")
         return _Target(target.key, f"{target.path}?{query}", target.host)
+
+    def _make_target(self, base: str, tls: Tls | None) -> _Target:
+        # A registered URL has passed this check; a record that was written past the registry has not.
+        normal = URL(self._guard.check_url(base), encoded=True)
+        # The context is a part of the key that finds a connection, so what one endpoint's authorities have verified,
+        # or its certificate has opened, serves no other.
+        context = True if tls is None else self._context_of(tls)
+        key = ClientRequest("POST", normal, loop=self._loop, ssl=context)
+        target = _Target(key, normal.raw_path, normal.host_port_subcomponent or "")
+        if tls is None:
+            if len(self._targets) >= _CACHED:
+                self._targets.clear()
+            self._targets[base] = target
+        else:
+            if len(self._tls_targets) >= _CACHED_TLS:
+                self._tls_targets.clear()
+            self._tls_targets[base, tls] = target
+        return target
 
     def _make_limits(self, timeout: float) -> ClientTimeout:  # per endpoint, not per request
         limits = self._within(timeout)

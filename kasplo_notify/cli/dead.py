@@ -15,7 +15,7 @@ from kasplo_notify.cli.numbers import MOST, Whole
 from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.selection import fail_if_missing, letter_for_emit, letter_json, selection_options
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, clipped, document, fields, table
+from kasplo_notify.cli.text import Cell, clipped, document, fields, printable, table
 from kasplo_notify.dead import DeadLetter, DeadLetters, Selection
 from kasplo_notify.errors import quoted
 from kasplo_notify.quantities import counted
@@ -224,7 +224,7 @@ def _row(letter: DeadLetter) -> list[Cell]:
 
 def _show(letter: DeadLetter) -> None:
     event = letter.event
-    click.echo(event.id if event else "(not readable)")
+    click.echo(printable(event.id) if event else "(not readable)")
     fields(
         [
             ("endpoint", letter.endpoint),

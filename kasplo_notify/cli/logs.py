@@ -3,8 +3,11 @@
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
+
+from kasplo_notify.cli.text import printable
 
 
 def start_logging(how: str) -> None:
@@ -14,14 +17,25 @@ def start_logging(how: str) -> None:
         return
     handler = logging.StreamHandler(stream)
     human = how == "human" or (how == "auto" and stream.isatty())
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S") if human else _Json()
-    )
+    handler.setFormatter(_Human() if human else _Json())
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("kasplo_notify").setLevel(logging.INFO)
     logging.getLogger("workers").setLevel(logging.INFO)
+
+
+class _Human(logging.Formatter):
+    """A line for each record, whatever is quoted in it; a traceback follows, indented, as it is no line of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
+        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class _Json(logging.Formatter):
@@ -31,8 +45,8 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
-            "message": record.getMessage(),
+            "message": printable(record.getMessage()),
         }
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
+            line["traceback"] = "\n".join(map(printable, self.formatException(record.exc_info).split("\n")))
         return orjson.dumps(line, default=str).decode()

@@ -10,6 +10,7 @@ import click
 
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.cli.ask import ask
+from kasplo_notify.cli.certificates import FILES, expiry_warnings, read_pem
 from kasplo_notify.cli.errors import FAILED, Refused, complain, let_go_of_stdout
 from kasplo_notify.cli.moments import Span, iso, local
 from kasplo_notify.cli.root import Command
@@ -93,6 +94,9 @@ def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[
             "--secret", metavar="whsec_...|none", help="Another secret at once; see rotate-secret for an overlap."
         ),
         click.option("--basic", metavar="USER:PASS", help="HTTP Basic authentication."),
+        click.option("--ca-file", "ca", metavar="FILE", help="Trust these authorities (PEM), not the system's."),
+        click.option("--client-cert", metavar="FILE", help="Certificate (PEM) to show to its server."),
+        click.option("--client-key", metavar="FILE", help="The key of that certificate (PEM, not encrypted)."),
         click.option("--delay", type=seconds, metavar="S", help=f"Seconds from emit to the first attempt{reset}."),
         click.option("--timeout", type=seconds, metavar="S", help=f"Seconds for a whole request{reset}."),
         click.option("--max-in-flight", type=whole, metavar="N", help=f"Requests at once, over all workers{reset}."),
@@ -129,6 +133,7 @@ def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: A
     """
     now_s = int(time.time())
     endpoint = make_endpoint(session.config, name=name, url=url, created_at=now_s, **_given(options))
+    _warn(endpoint, now_s)
     with session.registry() as registry:
         registry.add(endpoint)
     with _written(f"Endpoint {name} is registered", endpoint, generated=options["secret"] is None):
@@ -148,9 +153,20 @@ def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: A
 @click.option("--all-event-types", is_flag=True, help="Take all event types.")
 @click.option("--no-headers", is_flag=True, help="Send no headers of its own.")
 @click.option("--no-basic", is_flag=True, help="No HTTP Basic authentication.")
+@click.option("--no-ca-file", is_flag=True, help="Trust the system's authorities.")
+@click.option("--no-client-cert", is_flag=True, help="Show no certificate; its key is deleted, too.")
 @pass_session
 def update(
-    session: Session, /, name: str, *, all_event_types: bool, no_headers: bool, no_basic: bool, **options: Any
+    session: Session,
+    /,
+    name: str,
+    *,
+    all_event_types: bool,
+    no_headers: bool,
+    no_basic: bool,
+    no_ca_file: bool,
+    no_client_cert: bool,
+    **options: Any,
 ) -> None:
     """Change an endpoint.
 
@@ -163,9 +179,13 @@ def update(
         ("event_types", all_event_types, ()),
         ("headers", no_headers, ()),
         ("basic", no_basic, None),
+        ("ca", no_ca_file, None),
+        ("client_cert", no_client_cert, None),
+        ("client_key", no_client_cert, None),
     ):
         if cleared and key in changes:
-            raise Refused(f"The options to set and to clear the {key.replace('_', ' ')} exclude each other.")
+            named = "CA file" if key == "ca" else key.replace("_", " ")
+            raise Refused(f"The options to set and to clear the {named} exclude each other.")
         if cleared:
             changes[key] = empty
     if not changes:
@@ -180,6 +200,7 @@ def update(
     with session.registry() as registry:
         after = registry.update(name, change)
         now_s = redis_ms(registry.store) / 1000
+    _warn(after, now_s)
     old, new = dict(record_rows(before[0], config, now_s)), dict(record_rows(after, config, now_s))
     rows = [
         (key, f"{old.get(key, 'none')} -> {new.get(key, 'none')}")
@@ -267,10 +288,16 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     given = {name: None if value == _DEFAULT and name in _RESETTABLE else value for name, value in given.items()}
     if "headers" in given:
         given["headers"] = check_headers(parse_header(line) for line in given["headers"])
+    given |= {name: read_pem(option, given[name]) for name, option in FILES.items() if name in given}
     return given
 
 
 _RESETTABLE: Final = ("delay", "timeout", "max_in_flight", "retry_delays")
+
+
+def _warn(endpoint: Endpoint, now_s: float) -> None:
+    for warning in expiry_warnings(endpoint, now_s):
+        click.echo(warning, err=True)
 
 
 def _show_secret(endpoint: Endpoint) -> None:

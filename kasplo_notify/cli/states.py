@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from kasplo_notify.cli.certificates import tls_json, tls_rows
 from kasplo_notify.cli.moments import iso, local
 from kasplo_notify.cli.text import Cell, Painted, masked_basic, masked_header, masked_secret
 from kasplo_notify.config import Config
@@ -80,6 +81,7 @@ def record_json(endpoint: Endpoint, *, secret: str | None = None) -> dict[str, A
         "secret": secret or (masked_secret(endpoint.secret) if endpoint.secret else None),
         "old_secret_until": iso(endpoint.old_secret_until * 1000),
         "basic": masked_basic(endpoint.basic) if endpoint.basic is not None else None,
+        **tls_json(endpoint),
         "delay": endpoint.delay,
         "timeout": endpoint.timeout,
         "max_in_flight": endpoint.max_in_flight,
@@ -105,6 +107,7 @@ def record_rows(endpoint: Endpoint, config: Config, now_s: float) -> list[tuple[
         *((f"header {name}", masked_header(name, value)) for name, value in endpoint.headers),
         ("secret", _secret(endpoint, now_s)),
         *([("basic", masked_basic(endpoint.basic))] if endpoint.basic is not None else []),
+        *tls_rows(endpoint, now_s),
         ("delay", number(endpoint.delay, delivery.delay, " s")),
         ("timeout", number(endpoint.timeout, delivery.timeout, " s")),
         ("max in flight", number(endpoint.max_in_flight, delivery.max_in_flight)),

@@ -16,7 +16,7 @@ import click
 import orjson
 
 _GAP: Final = "  "
-_MASK: Final = "***"
+MASK: Final = "***"
 _SECRET_NAME = re.compile(r"auth|cookie|credential|key|pass|secret|session|sign|token", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"(?:basic|bearer|digest|token)\s|(?=\S*[0-9])(?=\S*[A-Za-z])\S{20,}", re.IGNORECASE)
 
@@ -50,17 +50,17 @@ def clipped(text: str, width: int) -> str:
 
 def masked_header(name: str, value: str) -> str:
     """A header's value, unless its name or its look says that it is a credential."""
-    return _MASK if _SECRET_NAME.search(name) or _SECRET_VALUE.match(value) else value
+    return MASK if _SECRET_NAME.search(name) or _SECRET_VALUE.match(value) else value
 
 
 def masked_basic(credentials: str) -> str:
     """The user of HTTP Basic credentials."""
-    return f"{credentials.partition(':')[0]}:{_MASK}"
+    return f"{credentials.partition(':')[0]}:{MASK}"
 
 
 def masked_secret(secret: str) -> str:
     """That there is a secret."""
-    return f"{secret[:6]}{_MASK}"
+    return f"{secret[:6]}{MASK}"
 
 
 def paint(text: str, colour: str) -> str:

@@ -6,6 +6,7 @@ It shares no code with the sender, so that what arrives is judged by the sockets
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -22,17 +23,18 @@ class Answer:
         headers: Besides Content-Length.
         wait: Seconds before the answer.
         held: Wait for :meth:`Subscriber.release` instead.
+        body: Its body.
     """
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     wait: float = 0.0
     held: bool = False
+    body: bytes = b'{"status":"OK"}'
 
     def wire(self) -> bytes:
-        body = b'{"status":"OK"}'
         lines = [f"HTTP/1.1 {self.status} Scripted", *(f"{name}: {value}" for name, value in self.headers)]
-        return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+        return "\r\n".join([*lines, f"Content-Length: {len(self.body)}", "", ""]).encode() + self.body
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,11 +102,13 @@ class Subscriber:
 
     Args:
         listener: A socket that is bound, and refuses connections until the server starts.
+        tls: Speak TLS with this context.
     """
 
-    def __init__(self, listener: socket.socket | None = None) -> None:
+    def __init__(self, listener: socket.socket | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self._listener = listener or closed_port()
-        self._base = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._tls = tls
+        self._base = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._paths: dict[str, _Path] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="subscriber", daemon=True)
@@ -156,7 +160,7 @@ class Subscriber:
             self._loop.close()
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._converse, sock=self._listener, backlog=1024)
+        self._server = await asyncio.start_server(self._converse, sock=self._listener, backlog=1024, ssl=self._tls)
 
     async def _stop(self) -> None:
         if self._server is not None:

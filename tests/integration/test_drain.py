@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+import trustme
 
 from kasplo_notify import drain as drain_module
 from kasplo_notify import intake as intake_module
@@ -197,8 +198,16 @@ def spoil_the_secret(shard: Shard) -> None:
     shard.client.hset("kasplo:endpoints", "bad", orjson.dumps(record))
 
 
+def spoil_the_client_key(shard: Shard) -> None:
+    record = orjson.loads(shard.client.hget("kasplo:endpoints", "bad") or b"")
+    issued = trustme.CA().issue_cert("client.example")
+    record |= {"client_cert": issued.cert_chain_pems[0].bytes().decode(), "client_key": "-----BEGIN PRIVATE KEY-----"}
+    shard.client.hset("kasplo:endpoints", "bad", orjson.dumps(record))
+
+
 BROKEN: dict[str, Callable[[Shard], object]] = {
     "a secret that is no base64": spoil_the_secret,
+    "a client key that is none": spoil_the_client_key,
     "the time of a resume": lambda shard: shard.client.hset(shard.keys("health:bad"), "resumed_at", "inf"),
     "the time of a retry": lambda shard: shard.client.zadd(
         shard.keys("retry:bad.0"), {shard.put_retry("bad.0", "r"): float("-inf")}

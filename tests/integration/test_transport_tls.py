@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -17,9 +21,11 @@ from kasplo_notify.config_sections import DeliveryConfig, EgressConfig
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.request import Request
+from kasplo_notify.tls import Tls, context_of
 from kasplo_notify.transport import Transport
 
 CONFIG = Config(egress=EgressConfig(allow=("127.0.0.0/8", "::1/128")), delivery=DeliveryConfig(connect_timeout=1))
+LONG_AGO = datetime(2001, 1, 3, tzinfo=UTC)
 
 
 @contextlib.asynccontextmanager
@@ -51,15 +57,25 @@ async def serving(tls: ssl.SSLContext | None, greeting: bytes = b"") -> AsyncIte
         await asyncio.sleep(0.05)
 
 
-async def outcome_of(url: str, requests: int = 1) -> Outcome:
+@contextlib.asynccontextmanager
+async def transporting() -> AsyncIterator[Transport]:
     transport = Transport(CONFIG, EgressGuard(CONFIG.egress))
     await transport.start()
     try:
-        for _ in range(requests):
-            outcome = await transport.send(Request("POST", url, (), b""), timeout=2)
-        return replace(outcome, duration_ms=0)
+        yield transport
     finally:
         await transport.close()
+
+
+async def send(transport: Transport, url: str, tls: Tls | None = None) -> Outcome:
+    return replace(await transport.send(Request("POST", url, (), b"", tls), timeout=2), duration_ms=0)
+
+
+async def outcome_of(url: str, requests: int = 1, tls: Tls | None = None) -> Outcome:
+    async with transporting() as transport:
+        for _ in range(requests):
+            outcome = await send(transport, url, tls)
+        return outcome
 
 
 @pytest.mark.usefixtures("trusted")
@@ -123,30 +139,6 @@ async def test_a_server_that_hangs_in_the_handshake() -> None:
 
 
 @pytest.mark.usefixtures("trusted")
-async def test_a_server_that_wants_a_client_certificate_tells_so_after_the_handshake(
-    certificate: Callable[..., ssl.SSLContext],
-) -> None:
-    context = certificate("localhost")
-    context.verify_mode = ssl.CERT_REQUIRED
-
-    def serve(listening: socket.socket) -> None:
-        peer, _ = listening.accept()
-        with peer.dup() as raw, context.wrap_socket(peer, server_side=True, do_handshake_on_connect=False) as speaking:
-            with pytest.raises(ssl.SSLError):
-                speaking.do_handshake()
-            # What was sent and is not read would be answered with a reset.
-            with contextlib.suppress(ConnectionError):
-                while raw.recv(65536):
-                    pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        serving = asyncio.create_task(asyncio.to_thread(serve, listening))
-        outcome = await outcome_of(f"https://localhost:{listening.getsockname()[1]}/")
-        await serving
-    assert (outcome.error, outcome.detail) == ("tls", "the server wants a client certificate")
-
-
-@pytest.mark.usefixtures("trusted")
 async def test_no_goodbye_is_waited_for(certificate: Callable[..., ssl.SSLContext]) -> None:
     """A server that never closes would else hold a socket of ours for half a minute after each answer."""
     context = certificate("localhost")
@@ -198,3 +190,186 @@ async def test_a_handshake_is_not_done_again(authority: trustme.CA) -> None:
     assert not again
     assert (outcome.status, outcome.error) == (None, "tls")
     assert outcome.detail == "the server refused the TLS handshake"
+
+
+# --- what an endpoint brings along -------------------------------------------------------------------------------
+
+
+def text(*blobs: trustme.Blob) -> str:
+    return b"".join(blob.bytes() for blob in blobs).decode()
+
+
+def identity(authority: trustme.CA, name: str = "client.example", **options: Any) -> Tls:
+    """A client certificate and its key."""
+    issued = authority.issue_cert(name, **options)
+    return Tls(cert=text(*issued.cert_chain_pems), key=text(issued.private_key_pem))
+
+
+def mutual(context: ssl.SSLContext, authority: trustme.CA) -> ssl.SSLContext:
+    """The context of a server that takes nobody without a certificate of `authority`."""
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    return context
+
+
+@contextlib.contextmanager
+def explaining(context: ssl.SSLContext) -> Iterator[int]:
+    """The port of a server that answers with 200, and says why when it ends a handshake.
+
+    asyncio's servers drop the alert, and one that closes before it has read the request resets the connection, which
+    may lose it.
+    """
+
+    def serve(plain: socket.socket) -> None:
+        with plain, contextlib.suppress(OSError):
+            plain.settimeout(10)
+            with context.wrap_socket(plain.dup(), server_side=True, do_handshake_on_connect=False) as wrapped:
+                try:
+                    wrapped.do_handshake()
+                    wrapped.recv(65_536)
+                    wrapped.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    wrapped.recv(1)
+                except ssl.SSLError:
+                    plain.shutdown(socket.SHUT_WR)
+                    while plain.recv(65_536):
+                        pass
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=(listener.accept()[0],)))
+                threads[-1].start()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads = [threading.Thread(target=accept)]
+    threads[0].start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(20)
+        listener.close()
+
+
+async def test_an_own_authority_is_trusted_for_its_endpoint_and_no_other(
+    authority: trustme.CA, certificate: Callable[..., ssl.SSLContext]
+) -> None:
+    own = Tls(ca=text(authority.cert_pem))
+    async with serving(certificate("localhost")) as port, transporting() as transport:
+        url = f"https://localhost:{port}/"
+        # Each of these finds a connection in the pool that another endpoint's authority has verified.
+        for tls, status in ((own, 200), (None, None), (Tls(ca=text(trustme.CA().cert_pem)), None), (own, 200)):
+            assert (await send(transport, url, tls)).status == status
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_an_own_authority_is_trusted_instead_of_the_systems(certificate: Callable[..., ssl.SSLContext]) -> None:
+    stranger = Tls(ca=text(trustme.CA().cert_pem))
+    async with serving(certificate("localhost")) as port:
+        assert (await outcome_of(f"https://localhost:{port}/")).status == 200
+        refused = await outcome_of(f"https://localhost:{port}/", tls=stranger)
+    assert (refused.status, refused.error) == (None, "tls")
+    assert refused.detail.startswith("certificate is signed by an authority that is not trusted")
+
+
+async def test_the_name_counts_with_an_own_authority_too(
+    authority: trustme.CA, certificate: Callable[..., ssl.SSLContext]
+) -> None:
+    async with serving(certificate("other.example")) as port:
+        refused = await outcome_of(f"https://localhost:{port}/", tls=Tls(ca=text(authority.cert_pem)))
+    assert (refused.error, refused.detail) == ("tls", "certificate is for another name")
+
+
+async def test_an_intermediate_authority_or_the_certificate_itself_may_be_what_is_trusted() -> None:
+    root = trustme.CA()
+    middle = root.create_child_ca()
+    issued = middle.issue_cert("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issued.configure_cert(context)
+    async with serving(context) as port:
+        for pem in (root.cert_pem, middle.cert_pem, issued.cert_chain_pems[0]):
+            assert (await outcome_of(f"https://localhost:{port}/", tls=Tls(ca=text(pem)))).status == 200
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_certificate_opens_a_server_that_asks_for_one(
+    authority: trustme.CA, certificate: Callable[..., ssl.SSLContext], version: ssl.TLSVersion
+) -> None:
+    clients = trustme.CA()
+    context = mutual(certificate("localhost"), clients)
+    context.maximum_version = version
+    ca = text(authority.cert_pem)
+    expired = identity(clients, not_before=LONG_AGO - timedelta(days=2), not_after=LONG_AGO)
+    with explaining(context) as port:
+        async with transporting() as transport:
+            good, none, foreign, old = [
+                await send(transport, f"https://localhost:{port}/", replace(tls, ca=ca))
+                # The pool keeps the connection of the first, and no other is served by it.
+                for tls in (identity(clients), Tls(), identity(trustme.CA()), expired)
+            ]
+    assert good == Outcome(status=200, duration_ms=0, excerpt=b"ok")
+    assert [(each.status, each.error) for each in (none, foreign, old)] == [(None, "tls")] * 3
+    # Before 1.3 there is no alert of its own for this.
+    assert none.detail in ("the server wants a client certificate", "the server refused the TLS handshake")
+    refused = "the server does not accept the client certificate"
+    assert foreign.detail == f"{refused}: its authority is not known there"
+    assert old.detail == f"{refused}: it has expired"
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_a_client_certificate_goes_with_the_systems_authorities(
+    certificate: Callable[..., ssl.SSLContext],
+) -> None:
+    clients = trustme.CA()
+    async with serving(mutual(certificate("localhost"), clients)) as port:
+        assert (await outcome_of(f"https://localhost:{port}/", tls=identity(clients))).status == 200
+
+
+async def test_a_server_that_speaks_only_tls_1_1_is_refused_with_an_own_authority_too(authority: trustme.CA) -> None:
+    alert = bytes.fromhex("15030100020246")
+    async with serving(None, alert) as port:
+        refused = await outcome_of(f"https://localhost:{port}/", tls=Tls(ca=text(authority.cert_pem)))
+    assert (refused.error, refused.detail) == ("tls", "the server offers no TLS version from 1.2 on")
+
+
+async def test_a_context_is_made_once_for_an_endpoint_and_only_so_many_are_kept(
+    authority: trustme.CA, certificate: Callable[..., ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kasplo_notify.transport._CACHED_TLS", 2)
+    made: list[Tls | None] = []
+
+    def counted(tls: Tls | None = None) -> ssl.SSLContext:
+        made.append(tls)
+        return context_of(tls)
+
+    monkeypatch.setattr("kasplo_notify.transport.context_of", counted)
+    one, two, three = (Tls(text(authority.cert_pem), each.cert, each.key) for each in map(identity, [authority] * 3))
+    async with serving(certificate("localhost")) as port, transporting() as transport:
+        made.clear()
+        for path in ("", "?query=1", "other"):
+            for tls in (one, two, replace(one)):
+                assert (await send(transport, f"https://localhost:{port}/{path}", tls)).status == 200
+        assert made == [one, two]
+        for tls in (three, two, three):
+            assert (await send(transport, f"https://localhost:{port}/", tls)).status == 200
+        assert made == [one, two, three]
+        assert (await send(transport, f"https://localhost:{port}/", one)).status == 200
+        assert made == [one, two, three, one]
+
+
+async def test_a_key_that_cannot_be_read_is_an_outcome(authority: trustme.CA) -> None:
+    broken = replace(identity(authority), key="nonsense")
+    outcome = await outcome_of("https://localhost:1/", tls=broken)
+    assert (outcome.status, outcome.error) == (None, "tls")
+
+
+async def test_a_worker_without_a_file_to_read_a_key_from_is_what_is_at_fault(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("kasplo_notify.tls._load", none_left)
+    outcome = await outcome_of("https://localhost:1/", tls=identity(authority))
+    assert (outcome.status, outcome.error) == (None, "worker")

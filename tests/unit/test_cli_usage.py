@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
 from kasplo_notify.catalogue import EVENT_TYPES
@@ -341,3 +342,49 @@ def test_the_bounds_of_a_duration_are_readable() -> None:
     refused = run("endpoint", "add", "crm", "https://crm.example.com/", "--retry-delays", "-1")
     assert refused.exit_code == 2
     assert "from 0 s to 2,592,000 s" in refused.stderr
+
+
+@pytest.fixture
+def _pems(tmp_path: Path) -> None:
+    """Files in the working folder: ca.pem, client.pem and client.key, other.key."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    client = authority.issue_cert("us")
+    client.cert_chain_pems[0].write_to_path(str(tmp_path / "client.pem"))
+    client.private_key_pem.write_to_path(str(tmp_path / "client.key"))
+    authority.issue_cert("us").private_key_pem.write_to_path(str(tmp_path / "other.key"))
+
+
+@pytest.mark.usefixtures("_pems")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--ca-file", "no.pem"), "The file 'no.pem' of --ca-file cannot be read: No such file or directory."),
+        (("--ca-file", "."), "cannot be read: Is a directory."),
+        (("--client-key", ""), "The file '' of --client-key cannot be read"),
+        (("--client-cert", "a\0b"), "The file 'a\\x00b' of --client-cert cannot be read: that is no path."),
+        (("--ca-file", "client.key"), "the CA file has no certificate in PEM"),
+        (("--ca-file", "/dev/zero"), "the CA file is over 64 KiB"),
+        (("--client-cert", "client.pem"), "give both, --client-cert and --client-key"),
+        (("--client-cert", "client.pem", "--client-key", "other.key"), "does not belong to the client certificate"),
+        (("--ca-file", "ca.pem", "--no-ca-file"), "to set and to clear the CA file exclude each other"),
+        (("--client-key", "client.key", "--no-client-cert"), "to set and to clear the client key exclude each other"),
+    ],
+    ids=str,
+)
+def test_a_file_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, options: tuple[str, ...], told: str) -> None:
+    clearing = any(option.startswith("--no-") for option in options)
+    result = run("endpoint", *(("update", "crm") if clearing else ("add", "crm", "https://example.com")), *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not any(line in result.stderr for line in (tmp_path / "client.key").read_text().splitlines())
+
+
+@pytest.mark.usefixtures("_pems")
+def test_a_ca_file_needs_https() -> None:
+    environ = {"KASPLO_EGRESS__HTTPS_ONLY": "false"}
+    result = CliRunner().invoke(
+        root, ["endpoint", "add", "crm", "http://example.com", "--ca-file", "ca.pem"], env=environ
+    )
+    assert (result.exit_code, "needs a URL that begins with https://" in result.stderr) == (2, True)

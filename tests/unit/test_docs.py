@@ -140,7 +140,7 @@ def check_rq(given: Sequence[str]) -> None:
 
 
 def check_make(given: Sequence[str]) -> None:
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(given) <= set(targets)
 
 

@@ -38,9 +38,10 @@ config:           config_sections config_sources errors
 
 headers:          errors
 signature:        errors
-endpoint:         errors headers signature
+tls:              errors
+endpoint:         errors headers signature tls
 guard:            addresses config_sections errors
-endpoint_checks:  config endpoint errors events guard headers signature
+endpoint_checks:  config endpoint errors events guard headers signature tls
 routing:          endpoint
 
 storage_errors:   errors
@@ -63,17 +64,17 @@ dead:             errors registry store stored
 status:           endpoint registry store
 doctor:           config endpoint errors quantities registry routing spool status store
 
-request:          endpoint signature stored
+request:          endpoint signature stored tls
 verdict:          backoff outcome stored
 failures:         guard outcome
 exchange:         failures outcome
-transport:        config errors exchange failures guard outcome request resolver
+transport:        config errors exchange failures guard outcome request resolver tls
 book:             config endpoint errors request store verdict
 held:             book stored window
 settlement:       config endpoint held outcome store stored verdict
 equipment:        book config endpoint store transport window
 line:             errors store
-sender:           book equipment held line outcome request settlement store verdict window
+sender:           book equipment errors held line outcome request settlement store verdict window
 intake:           book equipment errors held line registry sender store
 drain:            equipment held intake line sender settlement store
 dispatcher:       config endpoint errors store
@@ -89,7 +90,7 @@ demo:             catalogue config config_sections console datadir demo_remains 
 up:               config console datadir embedded errors invocation registry stopping store supervisor
 cli:              carrier catalogue config console dead demo doctor emission endpoint endpoint_checks errors events
                   guard headers json_lines kasplo_notify notifier outcome quantities registry request routing
-                  signature spool status stored stopping supervisor transport up verdict workers
+                  signature spool status stored stopping supervisor tls transport up verdict workers
 __main__:         cli
 """
 
