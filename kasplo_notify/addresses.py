@@ -52,6 +52,7 @@ _SPECIAL_V6: tuple[tuple[IPv6Network, str], ...] = tuple(
         ("64:ff9b::/96", "NAT64"),
         ("64:ff9b:1::/48", "NAT64"),
         ("100::/64", "discard-only"),
+        ("100:0:0:1::/64", "a dummy prefix"),
         ("5f00::/16", "segment routing"),
         ("fc00::/7", "private"),
         ("fe80::/10", "link-local"),

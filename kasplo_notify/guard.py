@@ -3,7 +3,8 @@
 Operators register URLs on behalf of customers, so a URL is hostile input. Two checks: the URL when it is
 registered (spelling, ports, literal addresses), and the address when it is dialled. The second decides: names
 change what they resolve to. It sits in the socket factory, which sees every address, literals included.
-Sources: RFC 3986 and the WHATWG URL standard (what ends in a number is an IPv4 address), RFC 6761, RFC 8375.
+Sources: RFC 3986 and the WHATWG URL standard (what ends in a number is an IPv4 address), RFC 6761 and its registry of
+special-use names.
 """
 
 import json
@@ -35,21 +36,27 @@ _LOOPBACK = {4: "127.0.0.0/8", 6: "::1/128"}
 # So many networks of egress.allow are repeated in a message.
 _LISTED = 2
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
-# Names that only resolve inside somebody's network; RFC 6762, RFC 8375, ICANN's .internal, and usual ones.
+# Names that only resolve inside somebody's network: RFC 6762 with its appendix G, RFC 8375, what ICANN never delegates
+# (.corp, .home, .internal, .mail), and what clusters use (.svc and .cluster.local: Kubernetes; .consul).
 _PRIVATE_SUFFIXES = (
-    "internal",
     "local",
-    "svc",
-    "cluster.local",
     "home.arpa",
-    "lan",
-    "intranet",
     "corp",
     "home",
+    "internal",
+    "intranet",
+    "lan",
     "localdomain",
+    "mail",
+    "private",
+    "svc",
+    "cluster.local",
+    "consul",
 )
-# RFC 7686 and RFC 6761: never resolve in DNS.
-_DEAD_SUFFIXES = ("onion", "invalid", "arpa")
+# Never a server in DNS: RFC 6761 (.invalid), RFC 7686 (.onion), RFC 9476 (.alt), and the Internet's own infrastructure
+# (.arpa: resolver.arpa, service.arpa, ipv4only.arpa, reverse zones). RFC 6761 wants .test and .example to be treated
+# like any other name.
+_DEAD_SUFFIXES = ("alt", "arpa", "invalid", "onion")
 
 _AddrInfo: TypeAlias = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
 

@@ -7,12 +7,14 @@ and its reply back). Scripts need Redis 7.0 or Valkey 7.2.
 
 import asyncio
 import hashlib
+import os
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 import redis.asyncio
@@ -22,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
-from kasplo_notify.errors import ConfigError
+from kasplo_notify.errors import ConfigError, shown
 from kasplo_notify.storage_errors import explain
 
 SHARD = "0"
@@ -106,6 +108,10 @@ def mask_url(url: str) -> str:
 def _check_url(url: str) -> str:
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError(f"redis.url is {mask_url(url)!r}: use redis://, rediss://, unix:// or embedded")
+    for name, file in parse_qsl(urlsplit(url).query):
+        # The TLS library does not say which file it cannot read.
+        if name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") and not os.access(file, os.R_OK):
+            raise ConfigError(f"redis.url: {name} is {shown(file)}, which cannot be read here")
     return url
 
 
@@ -211,7 +217,7 @@ class Store:
             except NoScriptError:
                 return self.client.eval(code.text, *cast("tuple[Any, ...]", arguments))
         except (RedisError, OSError) as error:
-            raise explain(error) from error
+            raise explain(error, asked=f"the script {call.script}", login=_login(self.client)) from error
 
     def read(self, *commands: Command) -> list[Any]:
         """Send commands as one transaction, in one round trip; return their replies."""
@@ -221,7 +227,7 @@ class Store:
                     _queue(pipeline, command)
                 return pipeline.execute()
         except (RedisError, OSError) as error:
-            raise explain(error) from error
+            raise explain(error, login=_login(self.client)) from error
 
     def close(self) -> None:
         self.client.close()
@@ -245,7 +251,7 @@ class AsyncStore:
             except NoScriptError:
                 return await self.client.eval(code.text, *cast("Any", arguments))
 
-        return await _uncancelled(send)
+        return await self._uncancelled(send, asked=f"the script {call.script}")
 
     async def read(self, *commands: Command) -> list[Any]:
         async def send() -> list[Any]:
@@ -254,25 +260,29 @@ class AsyncStore:
                     _queue(pipeline, command)
                 return await pipeline.execute()
 
-        return await _uncancelled(send)
+        return await self._uncancelled(send)
 
     async def close(self) -> None:
         await self.client.aclose()
         await self.client.connection_pool.disconnect()
+
+    async def _uncancelled(self, send: Callable[[], Coroutine[Any, Any, Reply]], *, asked: str = "") -> Reply:
+        # A command that is cancelled between its request and its reply leaves the reply on the connection, for the
+        # next command to take for its own.
+        task = asyncio.ensure_future(send())
+        try:
+            return await asyncio.shield(task)
+        except (RedisError, OSError) as error:
+            raise explain(error, asked=asked, login=_login(self.client)) from error
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
 
 
 def _queue(pipeline: Any, command: Command) -> None:
     pipeline.execute_command(*command)
 
 
-async def _uncancelled(send: Callable[[], Coroutine[Any, Any, Reply]]) -> Reply:
-    # A command that is cancelled between its request and its reply leaves the reply on the connection, for the
-    # next command to take for its own.
-    task = asyncio.ensure_future(send())
-    try:
-        return await asyncio.shield(task)
-    except (RedisError, OSError) as error:
-        raise explain(error) from error
-    except asyncio.CancelledError:
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        raise
+def _login(client: "redis.Redis | redis.asyncio.Redis") -> str:
+    """The user that a client logs in as; empty where its URL names none."""
+    return str(client.connection_pool.connection_kwargs.get("username") or "")

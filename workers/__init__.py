@@ -65,6 +65,6 @@ def _made(connection: "Redis", config: Config, *, patient: bool) -> NotifyWorker
         except RedisError as error:
             if not patient:
                 raise explain(error) from error
-            log.warning("redis_away: %s; the worker starts when it answers", error)
+            log.warning("redis_away: %s; the worker starts when it answers", explain(error))
         time.sleep(pause)
         pause = min(2 * pause, RESTART_MOST_S)

@@ -29,6 +29,7 @@ from kasplo_notify.guard import EgressGuard
 from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async_like, connect_like
 from kasplo_notify.transport import Transport
 from workers import starting
+from workers.drain_job import FAILURE_TTL_S, FUNCTION, RESULT_TTL_S, TIMEOUT_S, DrainJob
 from workers.stopping import Stop
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LINGER_S = 2.0
-JOB_TIMEOUT_S, RESULT_TTL_S, FAILURE_TTL_S = 900, 60, 3600
 # RQ blocks for this less 15 s when it waits for a job: so long may a dead connection go unnoticed.
 WORKER_TTL_S = 30
 RESTART_S, RESTART_MOST_S = 0.5, 5.0
@@ -48,8 +48,9 @@ SAME_SIGNAL_S = 1.0
 class NotifyWorker(SimpleWorker):
     """An RQ worker with an event loop, an HTTP client and a dispatcher.
 
-    It serves the queue of ``worker.queue`` and speaks JSON, whatever it is started with: the wrong queue would
-    wait for ever, and pickle would run code for whoever can write to Redis. Events are in the Redis that RQ was
+    It serves the queue of ``worker.queue``, speaks JSON and runs nothing but drains, whatever it is started with: the
+    wrong queue would wait for ever, and pickle, or a job of any other kind, would run code for whoever can write to
+    Redis. Events are in the Redis that RQ was
     pointed to. Unlike RQ's own workers it survives what Redis does: RQ ends on most errors and cannot dequeue from
     a full Redis, so it delivers without RQ then, and starts RQ again.
     """
@@ -74,7 +75,7 @@ class NotifyWorker(SimpleWorker):
         serves = self._config.worker.queue
         if names not in ([], [serves], ["default"]):
             log.warning("serves the queue %r (worker.queue), not %s", serves, ", ".join(names))
-        options |= {"serializer": JSONSerializer, "worker_ttl": WORKER_TTL_S}
+        options |= {"serializer": JSONSerializer, "job_class": DrainJob, "worker_ttl": WORKER_TTL_S}
         self._first_name = name or f"{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
         super().__init__(
             [serves],
@@ -252,8 +253,8 @@ class NotifyWorker(SimpleWorker):
 
     def _enqueue(self, description: str) -> None:
         self.queues[0].enqueue_call(
-            "workers.drain",
-            timeout=JOB_TIMEOUT_S,
+            FUNCTION,
+            timeout=TIMEOUT_S,
             result_ttl=RESULT_TTL_S,
             failure_ttl=FAILURE_TTL_S,
             description=description,

@@ -47,11 +47,17 @@ local function whole(number)
 end
 
 -- Do what concerns one queue or endpoint alone: a key of the wrong type, or a field that is no number, must not
--- stop the others. Returns true and the result, or false and what was wrong.
+-- stop the others. Returns true and the result, or false and what was wrong. What the server's ACL refuses is wrong with
+-- the login and with no queue, so it stops the script: Redis 7.0 says it in the second way.
 local function guarded(action, ...)
   local ok, result = pcall(action, ...)
   if ok then return true, result end
-  return false, type(result) == 'table' and result.err or tostring(result)
+  local fault = type(result) == 'table' and result.err or tostring(result)
+  if string.find(fault, 'ACL failure in script', 1, true) or string.find(fault, 'The user executing the script', 1, true)
+  then
+    error(result, 0)
+  end
+  return false, fault
 end
 
 local function version()

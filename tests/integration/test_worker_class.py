@@ -5,12 +5,16 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from rq import Callback, Queue, Retry
+from rq.serializers import JSONSerializer
+from rq.webhook import Webhook
 
 from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.dispatcher import LOOK_S, Dispatcher
@@ -18,7 +22,7 @@ from kasplo_notify.drain import MAX_RUN_S, TICK_S, Drain
 from kasplo_notify.equipment import Tally
 from kasplo_notify.store import Store, connect
 from workers import NotifyWorker, starting
-from workers.notify_worker import JOB_TIMEOUT_S
+from workers.drain_job import TIMEOUT_S
 
 
 @pytest.fixture
@@ -115,7 +119,7 @@ def _connections(store: Store) -> list[Any]:
 
 def test_a_drain_hears_of_changes_twice_a_second_and_ends_long_before_its_job_would_be_ended() -> None:
     assert TICK_S <= 0.5
-    assert 2 * MAX_RUN_S < JOB_TIMEOUT_S
+    assert 2 * MAX_RUN_S < TIMEOUT_S
     assert LOOK_S <= 1.0
 
 
@@ -174,3 +178,97 @@ def test_a_wrong_configuration_under_rq_is_one_sentence(
         NotifyWorker([])
     assert ended.value.code == 3
     assert capsys.readouterr().err.startswith("Error: delivery.delay ")
+
+
+@pytest.fixture
+def drains(worker: NotifyWorker, monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
+    """What the drains did that the worker ran. It begins with RQ, whatever is due."""
+    ran: list[Tally] = []
+    deliver = worker.deliver
+
+    def delivered() -> Tally:
+        ran.append(deliver())
+        return ran[-1]
+
+    monkeypatch.setattr(worker, "deliver", delivered)
+    monkeypatch.setattr(worker, "_ask_for_drain", lambda: True)
+    return ran
+
+
+class Planted:
+    """What unpickles to a new folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_whatever_a_job_says_a_worker_of_ours_runs_a_drain_loads_no_pickle_and_calls_nobody(
+    client: redis.Redis,
+    worker: NotifyWorker,
+    drains: list[Tally],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folders = [tmp_path / name for name in ("pickled", "unpickled", "named", "on-success", "on-failure")]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        Queue("kasplo", connection=client).enqueue("os.mkdir", str(folders[0]))
+        Queue("kasplo", connection=client).enqueue("os.listdir", Planted(folders[1]))
+        queue = Queue("kasplo", connection=client, serializer=JSONSerializer)
+        queue.enqueue("os.mkdir", str(folders[2]))
+        queue.enqueue(
+            "workers.drain",
+            on_success=Callback("shutil.rmtree"),
+            webhooks=[Webhook(url, status) for status in ("finished", "failed")],
+        )
+        queue.enqueue("os.nothing", on_failure=Callback("shutil.rmtree"), retry=Retry(max=3))
+        monkeypatch.setattr("shutil.rmtree", lambda *_, **__: folders[3].mkdir())
+        worker.work(burst=True, max_jobs=5)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert [folder for folder in folders if folder.exists()] == []
+    assert len(drains) == 5
+    assert (len(queue), queue.failed_job_registry.count, queue.finished_job_registry.count) == (0, 0, 5)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"data": b"junk", "timeout": b"soon", "created_at": b"never", "description": b"\xff"},
+        {
+            "data": b"[]",
+            "status": b"nonsense",
+            "webhooks": b"{",
+            "meta": b"{",
+            "dependency_ids": b"7",
+            "origin": b"\xff",
+        },
+        {"nothing": b"of a job"},
+        {b"\xff": b"\xff"},
+        {"data": b"x" * 10_000_000},
+    ],
+    ids=["wrong types", "wrong shapes", "another hash", "no text", "huge"],
+)
+def test_a_job_that_somebody_tampered_with_is_a_drain_all_the_same(
+    client: redis.Redis, worker: NotifyWorker, drains: list[Tally], job: Any
+) -> None:
+    client.hset("rq:job:tampered", mapping=job)
+    client.rpush("rq:queue:kasplo", "tampered")
+    worker.work(burst=True, max_jobs=1)
+    assert len(drains) == 1
+
+
+def test_what_is_no_job_at_all_is_passed_over(
+    client: redis.Redis, worker: NotifyWorker, drains: list[Tally], caplog: pytest.LogCaptureFixture
+) -> None:
+    client.set("rq:job:string", "junk")
+    client.rpush("rq:queue:kasplo", "string", "missing", "../x", "")
+    Queue("kasplo", connection=client, serializer=JSONSerializer).enqueue("workers.drain")
+    worker.work(burst=True, max_jobs=1)
+    assert client.llen("rq:queue:kasplo") == 0
+    assert len(drains) == 1
+    assert "rq_ended" not in caplog.text

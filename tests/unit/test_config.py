@@ -351,7 +351,12 @@ REDIS_URLS = [
 
 
 @pytest.mark.parametrize("url", REDIS_URLS)
-def test_a_redis_url_that_is_taken_is_one_that_the_client_takes(url: str) -> None:
+def test_a_redis_url_that_is_taken_is_one_that_the_client_takes(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("ca.pem", "a", "b"):
+        (tmp_path / file).touch()
     with connect(Config.load(environ={"KASPLO_REDIS__URL": url}).redis.url) as client:
         client.connection_pool.make_connection()
 

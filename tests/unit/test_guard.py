@@ -28,7 +28,9 @@ NORMALISED = [
     ("https://\uff45xample.com/", "https://example.com/"),
     ("https://my_host.example.com/", "https://my_host.example.com/"),
     ("https://1.example.com/", "https://1.example.com/"),
+    # RFC 6761, sections 6.2 and 6.5: applications treat these two like any other name.
     ("https://a.test/", "https://a.test/"),
+    ("https://a.example/", "https://a.example/"),
     ("https://93.184.215.14/hook", "https://93.184.215.14/hook"),
     ("https://[2606:2800:21F:CB07:6820:80DA:AF6B:8B2C]/h", "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]/h"),
     ("https://[2606:2800:0:0::1]:8443/h", "https://[2606:2800::1]:8443/h"),
@@ -64,7 +66,12 @@ REFUSED = """
     http:///127.0.0.1/ http:127.0.0.1 http:/127.0.0.1 //127.0.0.1/ http:// https://? h.example.com
     http://h.example.com:0/ http://h.example.com:-1/ http://h.example.com:80:90/ http://h.example.com:٨٠/
     http://h.example.com:65536/ http://h.example.com:/ http://h.example.com:8o/ http://h.example.com:+80/
-    http://h.example.com:22/ http://h.example.com:25/ http://h.example.com:6379/ https://93.184.215.14:25/
+    http://x.alt/ http://resolver.arpa/ http://x.service.arpa/ http://ipv4only.arpa/ http://8.e.f.ip6.arpa/
+    http://db.private/ http://crm.mail/ http://hooks.corp/ http://nas.lan/ http://x.intranet/ http://box.home/
+    http://web.service.consul/ http://api.default.svc.cluster.local/ http://kubernetes.docker.internal/
+    http://host.docker.internal/ http://instance-data/ http://instance-data.ec2.internal/ http://metadata/
+    http://h.example.com:22/ http://h.example.com:25/ http://h.example.com:1/ http://h.example.com:10080/
+    http://h.example.com:6379/ https://93.184.215.14:25/
     ftp://h.example.com/ file:///etc/passwd dict://127.0.0.1:6379/INFO unix:///var/run/docker.sock javascript:alert(1)
     data:text/plain,hi HTTPS+x://h.example.com/ gopher://h.example.com/ https://h.example.com/%zz https://h.example.com/%
     http://h.example.com\\@127.0.0.1/ http:\\\\h.example.com\\
@@ -137,11 +144,58 @@ def test_a_public_address_is_dialled(address: str) -> None:
     DEFAULT.check_address(address, 443)
 
 
-def test_every_special_block_is_blocked_at_both_its_ends() -> None:
-    for block in ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "198.18.0.0/15", "fc00::/7", "2001::/23"):
-        network = ipaddress.ip_network(block)
-        for end in (network.network_address, network.broadcast_address):
-            assert special(end), end
+# IANA, IPv4 and IPv6 Special-Purpose Address Registries (2025-10-09), each block once, with multicast (RFC 5771, RFC
+# 4291), deprecated site-local addresses (RFC 3879) and the former 6bone (RFC 3701), which have registries of their own.
+SPECIAL_BLOCKS = """
+    0.0.0.0/8 0.0.0.0/32 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.0.0/29
+    192.0.0.8/32 192.0.0.9/32 192.0.0.10/32 192.0.0.170/32 192.0.0.171/32 192.0.2.0/24 192.31.196.0/24 192.52.193.0/24
+    192.88.99.0/24 192.88.99.2/32 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24
+    224.0.0.0/4 240.0.0.0/4 255.255.255.255/32
+    ::1/128 ::/128 64:ff9b::/96 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001::/32 2001:1::1/128 2001:1::2/128
+    2001:1::3/128 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 2001:30::/28 2001:db8::/32
+    2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8 3ffe::/16
+    ::/96 ::ffff:0:0:0/96
+""".split()
+
+# Where clouds keep instance metadata, credentials and control: AWS (instances, ECS, EKS, time, DNS), Google, Azure,
+# Alibaba, Oracle, Tencent, OpenStack, Scaleway.
+METADATA = """
+    169.254.169.254 169.254.170.2 169.254.170.23 169.254.169.123 169.254.169.253 fd00:ec2::254 fd00:ec2::23
+    fd00:ec2::253 fd20:ce::254 168.63.129.16 100.100.100.200 192.0.0.192 fd00:c1::a9fe:a9fe 169.254.0.23 fe80::a9fe:a9fe
+    169.254.42.42 fd00:42::42
+""".split()
+
+
+@pytest.mark.parametrize("block", SPECIAL_BLOCKS)
+def test_every_block_of_the_registries_is_special_at_both_its_ends(block: str) -> None:
+    network = ipaddress.ip_network(block)
+    for end in (network.network_address, network.broadcast_address):
+        assert special(end), end
+        with pytest.raises(AddressBlocked):
+            DEFAULT.check_address(str(end), 443)
+
+
+@pytest.mark.parametrize("address", METADATA)
+def test_no_address_of_a_clouds_metadata_is_dialled_not_even_behind_a_translator(address: str) -> None:
+    forms = [address]
+    if ":" not in address:
+        first, second = (int(ipaddress.ip_address(address)) >> shift & 0xFFFF for shift in (16, 0))
+        low = f"{first:x}:{second:x}"
+        forms += [f"::ffff:{low}", f"64:ff9b::{low}", f"::ffff:0:{low}", f"::{low}", f"2002:{low}::1"]
+        forms += [f"64:ff9b:1::{low}", f"2606:4700::5efe:{low}", f"2001:0:{low}::1"]
+    for form in forms:
+        with pytest.raises(AddressBlocked):
+            DEFAULT.check_address(form, 80)
+
+
+def test_ports_that_browsers_refuse_are_denied() -> None:
+    """https://fetch.spec.whatwg.org/#port-blocking, 0 aside, which is no port."""
+    browsers = """
+        1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123
+        135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 636 989 990 993
+        995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080
+    """
+    assert {int(port) for port in browsers.split()} <= set(EgressConfig().deny_ports)
 
 
 def test_credentials_are_refused_with_a_hint_and_not_repeated() -> None:

@@ -44,7 +44,7 @@ def test_what_may_be_over_soon_is_told_to_be_not_available(error: RedisError | O
     [
         ("NOAUTH Authentication required.", StorageUnavailable, "refuses the login"),
         ("WRONGPASS invalid username-password pair or user is disabled.", StorageUnavailable, "refuses the login"),
-        ("NOPERM User joe has no permissions to run the 'evalsha' command", StorageRefused, "ACL SETUSER"),
+        ("NOPERM User joe has no permissions to run the 'evalsha' command", StorageRefused, "forbids: User joe has no"),
         ("ERR DB index is out of range", StorageUnavailable, "the number at the end of redis.url"),
         ("ERR unknown command 'EVALSHA', with args beginning with: ", StorageRefused, "7.0"),
     ],
@@ -56,6 +56,59 @@ def test_what_the_operator_has_to_correct_is_told_in_fitting_words(
     assert type(ours) is kind
     assert told in str(ours)
     assert "that the server runs" not in str(ours)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "NOPERM User joe has no permissions to run the 'get' command",
+            "the script push: User joe has no permissions to",
+        ),
+        ("NOPERM No permissions to access a key", "the script push: No permissions to access a key (user joe). "),
+        (
+            "ERR ACL failure in script: User joe has no permissions to run the 'get' command script: 1f, on @u:1.",
+            "the script push: User joe has no permissions to run the 'get' command. ",
+        ),
+        (
+            "ERR ACL failure in script: No permissions to access a key script: 1f, on @user_script:1.",
+            "the script push: No permissions to access a key (user joe). ",
+        ),
+        (
+            "ERR The user executing the script can't run this command or subcommand script: 1f, on @user_script:1.",
+            "the script push: The user executing the script can't run this command or subcommand (user joe). ",
+        ),
+    ],
+)
+def test_what_an_acl_forbids_names_the_user_what_was_asked_and_where_to_read_on(words: str, told: str) -> None:
+    ours = explain(server_says(words), asked="the script push", login="joe")
+    assert type(ours) is StorageRefused
+    assert str(ours).startswith(f"the ACL of Redis forbids {told}")
+    assert str(ours).endswith("docs/operations.md, section Users of Redis")
+
+
+def test_of_a_pipeline_the_name_of_the_command_is_told_and_nothing_that_was_given_with_it() -> None:
+    words = "Command # 2 (HGET kasplo:endpoints secret) of pipeline caused error: No permissions to access a key"
+    ours = explain(exceptions.NoPermissionError(words))
+    assert str(ours).startswith("the ACL of Redis forbids HGET: No permissions to access a key (user default). ")
+    assert "secret" not in str(ours)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "Error 1 to h:1. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: expired (_ssl.c:1).",
+            "the certificate of Redis is not accepted: expired. ",
+        ),
+        (
+            "Error 1 connecting to redis:6380. [SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006).",
+            "no TLS connection to Redis: Error 1 connecting to redis:6380",
+        ),
+    ],
+)
+def test_a_failed_handshake_is_told_as_one(words: str, told: str) -> None:
+    assert str(explain(exceptions.ConnectionError(words))).startswith(told)
 
 
 @pytest.mark.parametrize(
