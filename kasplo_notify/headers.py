@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
 # Field values: printable ASCII. RFC 9110 calls everything above obsolete, and receivers disagree about it.
 _VALUE = re.compile(r"[ -~]*")
 
-_OURS = frozenset({"accept-encoding", "content-encoding", "content-type", "user-agent"})
+_OURS = frozenset({"accept", "accept-encoding", "content-encoding", "content-type", "user-agent"})
 _FRAMING = frozenset({"content-length", "expect", "host", "http2-settings", "transfer-encoding"})
 # RFC 9110, section 7.6.1, and what proxies treat likewise.
 _HOP_BY_HOP = frozenset(
