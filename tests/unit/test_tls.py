@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_a_key_in_any_usual_form_belongs_to_its_certificate(key: str) -> None:
         ({"client_cert": CERT, "client_key": f"{KEY:<{MAX_PEM_BYTES + 1}}"}, "the client key is over 64 KiB"),
         ({"ca": CA, "url": "http://hooks.example.com/in"}, "needs a URL that begins with https://"),
     ],
+    ids=count(),  # what is made anew in each process is no name
 )
 def test_what_cannot_be_used_is_refused_in_one_sentence_that_repeats_nothing_of_it(
     values: dict[str, object], words: str
@@ -153,7 +155,7 @@ def test_a_change_of_one_part_is_checked_with_what_is_there() -> None:
         {"client_key": KEY.replace("MHc", "AAA")},
         {"client_key": [KEY]},
     ],
-    ids=repr,
+    ids=count(),  # what is made anew in each process is no name
 )
 def test_a_record_that_was_edited_is_broken_and_does_not_show_its_key(change: dict[str, object]) -> None:
     record = orjson.loads(make(ca=CA, client_cert=CERT, client_key=KEY).to_json()) | change
