@@ -133,6 +133,8 @@ class Intake:
             return
         if held.probe:
             held.window.restart()
+        else:
+            held.window.resume(now)
         self._held[queue] = held
         self._sender.take(held, row[6], row[5])
 

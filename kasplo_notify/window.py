@@ -6,23 +6,32 @@ opens at most one more per second. One that answers most of its requests at once
 own limit bounds what it has of the allowance.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 START = 4.0
+# A breaker is open for five seconds at least.
+IDLE_S = 3.0
 SLOW_AFTER_S = 1.0
 
 
 class Window:
     """The concurrency of one queue: additive increase, multiplicative decrease (as TCP, RFC 5681).
 
+    Args:
+        clock: Seconds of a monotonic clock.
+
     Attributes:
         size: Requests that may be in flight, at least 1.
     """
 
-    __slots__ = ("_last_shrunk", "_threshold", "size")
+    __slots__ = ("_answered", "_clock", "_last_shrunk", "_threshold", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._answered = clock()
         self.restart()
 
     def restart(self) -> None:
@@ -31,8 +40,17 @@ class Window:
         self._threshold = float("inf")
         self._last_shrunk = float("-inf")
 
+    def resume(self, now: float) -> None:
+        """Begin no larger than small when nothing was answered for a while (RFC 5681, section 4.1).
+
+        The size says what the subscriber took then. It may have been down since, and this queue not have heard of it.
+        """
+        if self.size > START and now - self._answered >= IDLE_S:
+            self.restart()
+
     def succeeded(self, cap: int) -> None:
         """A request was answered with 2xx: double per round trip at first, then grow by one."""
+        self._answered = self._clock()
         self.size = min(float(cap), self.size + (1 if self.size < self._threshold else 1 / self.size))
 
     def failed(self, now: float, started: float) -> None:
@@ -42,6 +60,7 @@ class Window:
             now: Seconds of a monotonic clock.
             started: When the failed request began, by the same clock.
         """
+        self._answered = now
         if started < self._last_shrunk:
             return
         self._last_shrunk = now

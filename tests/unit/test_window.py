@@ -1,10 +1,11 @@
 """How many requests may be in flight: windows of queues, slots of a process. Time is given, none passes."""
 
 import random
+import time
 
 import pytest
 
-from kasplo_notify.window import START, Slots, Window
+from kasplo_notify.window import IDLE_S, START, Slots, Window
 from tests.unit.queues import window_of
 
 # --- the window of a queue -------------------------------------------------------------------------------------------
@@ -52,6 +53,29 @@ def test_after_a_failure_it_grows_by_one_with_each_round() -> None:
     for _ in range(16):
         window.succeeded(cap=1000)
     assert 16.9 < window.size < 17.1
+
+
+@pytest.mark.parametrize(("idle", "size"), [(0.0, 32), (IDLE_S - 0.1, 32), (IDLE_S, START)])
+def test_a_window_that_nothing_was_answered_in_begins_small_again(idle: float, size: float) -> None:
+    window = Window(clock=lambda: 100.0)
+    for _ in range(100):
+        window.succeeded(cap=32)
+    window.resume(100.0 + idle)
+    assert window.size == size
+
+
+def test_a_window_that_is_smaller_than_small_stays_so() -> None:
+    window = Window(clock=lambda: 100.0)
+    window.failed(now=100.0, started=99.0)
+    window.resume(200.0)
+    assert window.size == START / 2
+
+
+def test_a_failure_is_an_answer_too() -> None:
+    window = window_of(32.0)
+    window.failed(now=(now := time.monotonic() + 100), started=now - 1)
+    window.resume(now + IDLE_S - 0.1)
+    assert window.size == 16
 
 
 def test_a_window_is_never_smaller_than_one_request() -> None:
