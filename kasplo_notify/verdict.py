@@ -14,6 +14,7 @@ Sources: RFC 9110, section 10.2.3 (Retry-After); RFC 6585, section 4 (429).
 import random
 import re
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -123,10 +124,12 @@ def parse_retry_after(value: str | None, now_s: float) -> float | None:
     if not text[:3].isalpha() or len(text) > 40:
         return None
     try:
-        moment = parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
+        # All dates of HTTP are in GMT; one form does not say so, and would be read in the worker's own zone.
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now_s
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    return min(max(moment - now_s, 0.0), MAX_RETRY_AFTER_S)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
 
 
 def _reason(outcome: Outcome) -> str:

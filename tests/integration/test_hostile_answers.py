@@ -5,16 +5,22 @@ much later, or never. Those of memory are far below what the row sends.
 """
 
 import asyncio
+import contextlib
 import gzip
 import random
+import resource
+import ssl
 import time
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import pytest
+import trustme
 
+from kasplo_notify.exchange import ANSWER_BYTES, Peer
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.stored import Progress
 from kasplo_notify.verdict import Policy, Verdict, decide
@@ -23,6 +29,8 @@ from tests.integration.scripted import Script, Visit, request, serving, transpor
 POLICY = Policy(retry_delays=(30.0,), jitter=0.0)
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+# Both ends are in this process, and asyncio has a buffer of 256 KiB for each.
+TLS_MEMORY = 4 << 20
 SWALLOWED = 32 << 20  # far more than the buffers of the sockets, far less than what comes in the time
 
 
@@ -107,6 +115,34 @@ async def answers_and_closes_its_half(visit: Visit) -> None:
     await visit.request()
     await visit.send(HEAD + b"\r\nall")
     visit.writer.write_eof()
+    await visit.gone()
+
+
+def answering_anything(begin: bytes, piece: bytes = b"", *, again: bool = False) -> Script:
+    """What a server does that speaks no TLS: it answers the first bytes, whatever they are."""
+
+    async def script(visit: Visit) -> None:
+        await visit.reader.read(1)
+        await visit.send(begin)
+        while again:
+            await visit.send(piece or begin)
+            visit.sent += len(piece or begin)
+            await asyncio.sleep(0.01 if piece else 0)
+        await visit.gone()
+
+    return script
+
+
+async def knows_no_tls_from_1_2_on(visit: Visit) -> None:
+    # Not asyncio's server, which forgets to send why it ends a handshake.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    arrived, answer = ssl.MemoryBIO(), ssl.MemoryBIO()
+    arrived.write(await visit.reader.read(65536))
+    with contextlib.suppress(ssl.SSLError):
+        context.wrap_bio(arrived, answer, server_side=True).do_handshake()
+    await visit.send(answer.read())
     await visit.gone()
 
 
@@ -267,7 +303,7 @@ class Measured:
     peak = 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def measured() -> Iterator[Measured]:
     taken = Measured()
     tracemalloc.start()
@@ -303,3 +339,138 @@ async def test_a_hostile_answer(name: str) -> None:
         assert server.connections == 1
         assert len(server.requests) <= 1
         assert sum(visit.sent for visit in server.visits) < SWALLOWED
+
+
+@dataclass(frozen=True, kw_only=True)
+class TlsRow:
+    """A server with a certificate.
+
+    Attributes:
+        names: What the certificate is for.
+        days: How long it is good; it begins two days before that.
+        tls: Whether the test does the handshake; else the script has all bytes.
+        script: What the server does once the handshake is over.
+        verdict: As in `Row`.
+        detail: What the operator is told.
+    """
+
+    names: tuple[str, ...] = ("localhost",)
+    days: int = 1
+    tls: bool = True
+    script: Script = field(default_factory=lambda: says(lengths(b"Content-Length: 2")))
+    verdict: str = "tls"
+    detail: str = ""
+
+
+TLS_ROWS = {
+    "good": TlsRow(verdict="delivered"),
+    "expired": TlsRow(days=-1, detail="certificate expired"),
+    "not valid yet": TlsRow(days=9, detail="certificate is not valid yet"),
+    "for another name": TlsRow(names=("other.example",), detail="certificate is for another name"),
+    "self-signed": TlsRow(names=(), detail="certificate is self-signed"),
+    "TLS 1.1": TlsRow(
+        tls=False, script=knows_no_tls_from_1_2_on, detail="the server offers no TLS version from 1.2 on"
+    ),
+    "plain HTTP": TlsRow(
+        tls=False,
+        script=answering_anything(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        detail="the server does not speak TLS on this port",
+    ),
+    "SSH": TlsRow(
+        tls=False,
+        script=answering_anything(b"SSH-2.0-OpenSSH_9.2p1\r\n"),
+        detail="the server does not speak TLS on this port",
+    ),
+    "zeros without end": TlsRow(
+        tls=False,
+        script=answering_anything(bytes(65536), again=True),
+        detail="the server does not speak TLS on this port",
+    ),
+    "silent": TlsRow(
+        tls=False,
+        script=answering_anything(b""),
+        verdict="connect_timeout",
+        detail="no connection within 1 s",
+    ),
+    "handshake trickle": TlsRow(
+        # The head of a record of 16 KiB, whose bytes come one after another.
+        tls=False,
+        script=answering_anything(b"\x16\x03\x03\x40\x00\x02", b"\x00", again=True),
+        verdict="connect_timeout",
+        detail="no connection within 1 s",
+    ),
+    "endless body": TlsRow(script=endless(HEAD + b"\r\n", b"x" * 65536), verdict="delivered"),
+    "endless 100 Continue": TlsRow(
+        script=endless(b"", b"HTTP/1.1 100 C\r\n\r\n" * 4096),
+        verdict="protocol",
+        detail="the answer's headers are too long",
+    ),
+    "cut off without a goodbye": TlsRow(script=says(HEAD + b"\r\nthe beginning", then="reset"), verdict="delivered"),
+    "cut off without a goodbye before an answer": TlsRow(
+        script=says(then="reset"), verdict="reset", detail="connection reset before an answer"
+    ),
+}
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
+@pytest.mark.parametrize("name", TLS_ROWS)
+async def test_a_hostile_server_with_tls(name: str, certificate: Callable[..., ssl.SSLContext], tmp_path: Path) -> None:
+    row = TLS_ROWS[name]
+    if row.names:
+        context = certificate(*row.names, days=row.days)
+    else:
+        unknown = trustme.CA()
+        unknown.cert_pem.write_to_path(str(tmp_path / "self.pem"))
+        unknown.private_key_pem.write_to_path(str(tmp_path / "self.key"))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "self.pem", tmp_path / "self.key")
+    # A failed handshake is what this is about; asyncio's own report of it is not.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    async with (
+        serving(row.script, context if row.tls else None) as server,
+        transporting() as transport,
+        asyncio.timeout(60),
+    ):
+        wanted = request(f"https://localhost:{server.port}/in")
+        with measured() as taken:
+            outcome = await transport.send(wanted, timeout=30)
+        told = verdict(outcome)
+        assert (told.action, told.reason) == ("delivered" if row.verdict == "delivered" else "retry", row.verdict)
+        assert outcome.detail == row.detail
+        assert taken.seconds < 20
+        assert taken.peak < TLS_MEMORY
+        assert len(server.requests) <= 1
+        assert sum(visit.sent for visit in server.visits) < SWALLOWED
+
+
+async def test_slow_answers_hold_little_memory_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worst case of a worker: all of `worker.max_slow`, and each holds nearly as much as an answer may be long."""
+    count, most = 1024, 256 << 10
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    whole = headers(127, 500)[:-2]
+    assert ANSWER_BYTES - 2048 < len(whole) < ANSWER_BYTES
+    came, all_came = 0, asyncio.Event()
+
+    class Counting(Peer):
+        def data_received(self, data: bytes) -> None:
+            nonlocal came
+            came += len(data)
+            if came == count * len(whole):
+                all_came.set()
+            super().data_received(data)
+
+    try:
+        async with serving(says(whole)) as server, transporting(connect_timeout=60) as transport:
+            counting = partial(Counting, loop=asyncio.get_running_loop())
+            monkeypatch.setattr(transport._connector, "_factory", counting)
+            with measured() as taken:
+                wanted = request(server.url)
+                sending = [asyncio.create_task(transport.send(wanted, timeout=120)) for _ in range(count)]
+                await asyncio.wait_for(all_came.wait(), 60)
+            await transport.close()
+            assert {verdict(await each).action for each in sending} == {"retry"}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert taken.peak < count * most

@@ -1,6 +1,7 @@
 """What becomes of an event: the table of answers, row by row."""
 
 import random
+import time
 from dataclasses import replace
 from email.utils import formatdate
 from typing import get_args
@@ -149,3 +150,17 @@ def test_a_free_attempt_saves_an_event_at_the_end_of_its_schedule() -> None:
 )
 def test_retry_after_is_seconds_or_a_date_or_nothing(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+@pytest.mark.parametrize("date", ["Tue Nov 14 22:14:00 2023", "Tue, 14 Nov 2023 22:14:00 -0000"])
+def test_a_date_without_a_zone_is_in_gmt_wherever_the_worker_is(
+    zone: str, date: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert parse_retry_after(date, NOW) == 40.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
