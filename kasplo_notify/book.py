@@ -73,13 +73,13 @@ class Book:
         if missing:
             key = self._store.keys.endpoints
             (records,) = await self._store.read(("HMGET", key, *missing))
-            fresh.update((name, self._read(record)) for name, record in zip(missing, records, strict=True))
+            fresh.update((name, self._read(name, record)) for name, record in zip(missing, records, strict=True))
         self.subscribers, self._version = fresh, version
 
-    def _read(self, record: bytes | None) -> Subscriber | str:
+    def _read(self, name: str, record: bytes | None) -> Subscriber | str:
         if record is None:
             return "unregistered"
         try:
-            return Subscriber.of(Endpoint.from_json(record), self._config)
+            return Subscriber.of(Endpoint.from_json(record, name), self._config)
         except EndpointError:
             return "broken"

@@ -12,6 +12,8 @@ from kasplo_notify.stored import BrokenRecord, Progress, StoredEvent
 
 _PAGE = 200
 _STEP = 100
+# More than the scripts write of a reason, and more digits than they write of a size.
+_SAID, _DIGITS = 2_000, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,10 @@ class DeadLetters:
     def endpoints(self) -> dict[str, int]:
         """The endpoints that have dead letters, and how many bytes; removed endpoints too."""
         (stored,) = self._store.read(("HGETALL", self._store.keys("dead")))
-        return {name.decode(errors="replace"): int(size) for name, size in sorted(stored.items())}
+        return {
+            name.decode(errors="replace"): int(size) if size.isdigit() and len(size) <= _DIGITS else 0
+            for name, size in sorted(stored.items())
+        }
 
     def holders(self, selection: Selection) -> list[str]:
         """The endpoints whose dead letters are meant. No other method takes a name to Redis that is not one of them.
@@ -93,7 +98,7 @@ class DeadLetters:
         holders, name = self.endpoints(), selection.endpoint
         if name is None:
             return list(holders)
-        if name not in holders and name not in (registered := self._registry.endpoints()):
+        if name not in holders and name not in (registered := self._registry.names()):
             raise unknown_endpoint(name, [*holders, *registered])
         return [name]
 
@@ -187,7 +192,7 @@ def _letter(endpoint: str, ref: str, fields: dict[bytes, bytes]) -> DeadLetter:
         endpoint=endpoint,
         event=event,
         packed=packed,
-        reason=fields.get(b"r", b"").decode(errors="replace"),
-        detail=fields.get(b"d", b"").decode(errors="replace"),
+        reason=fields.get(b"r", b"")[:_SAID].decode(errors="replace"),
+        detail=fields.get(b"d", b"")[:_SAID].decode(errors="replace"),
         attempts=attempts,
     )

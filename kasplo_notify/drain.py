@@ -192,7 +192,11 @@ class Drain:
             endpoint = name.decode()
             held = [each for each in self._held.values() if each.endpoint == endpoint]
             if paused and any(each.probe or not each.closing for each in held):
-                log.warning("endpoint_paused: %s is paused (%s); its events wait", endpoint, paused.decode())
+                log.warning(
+                    "endpoint_paused: %s is paused (%s); its events wait",
+                    endpoint,
+                    paused.decode(errors="replace")[:60],
+                )
             for each in held:
                 if not each.probe:
                     self._sender.close(each)

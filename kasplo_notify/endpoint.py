@@ -102,16 +102,20 @@ class Endpoint:
         return orjson.dumps(record)
 
     @classmethod
-    def from_json(cls, stored: bytes) -> "Endpoint":
+    def from_json(cls, stored: bytes, known_as: str | None = None) -> "Endpoint":
         """Read a stored record. Keys that are not known are left to the later version that wrote them.
 
+        Args:
+            stored: The record.
+            known_as: The name that it is stored under.
+
         Raises:
-            EndpointError: The record is not one that `to_json` could have written.
+            EndpointError: The record is not one that `to_json` could have written, or is another endpoint's.
         """
         try:
             record = orjson.loads(stored)
         except orjson.JSONDecodeError as error:
-            raise EndpointError("a stored endpoint is not JSON; remove it and add it again") from error
+            raise EndpointError("a stored endpoint is not JSON") from error
         if type(record) is not dict or record.get("v") != _VERSION:
             raise EndpointError("a stored endpoint has a format that this version does not know; upgrade the workers")
         name = record.get("name")
@@ -125,6 +129,8 @@ class Endpoint:
                 raise EndpointError(f"the stored endpoint {shown(name)} has a broken {key}: {error}") from error
         if not {"name", "url"} <= values.keys():
             raise EndpointError(f"the stored endpoint {shown(name)} lacks its name or its url")
+        if known_as is not None and name != known_as:
+            raise EndpointError(f"the stored endpoint {shown(known_as)} says that it is {shown(name)}")
         endpoint = cls(**values)
         try:
             check_pair(endpoint.client_cert, endpoint.client_key)

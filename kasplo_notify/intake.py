@@ -20,6 +20,7 @@ SLICE_S = 1.0
 LOOK_S, CROWDED_S = 0.25, 0.02
 MAX_HELD, MAX_CLAIM, READ_AT_CLAIM = 256, 128, 16
 REDIS_RETRY_S = 0.2
+_TOLD = 200
 
 
 class Intake:
@@ -205,4 +206,4 @@ def _endpoint(queue: bytes) -> str:
 
 def _text(stored: bytes) -> str:
     """What somebody else may have written to Redis, for the log."""
-    return ascii(stored.decode(errors="replace"))[1:-1]
+    return ascii(stored[:_TOLD].decode(errors="replace"))[1:-1]

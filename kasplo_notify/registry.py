@@ -10,14 +10,28 @@ from typing import Self
 
 from kasplo_notify import embedded
 from kasplo_notify.config import Config
-from kasplo_notify.endpoint import Endpoint, milliseconds
-from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint, nearest, quoted
+from kasplo_notify.endpoint import Endpoint, check_name, milliseconds
+from kasplo_notify.errors import (
+    EndpointError,
+    EndpointExists,
+    StorageBroken,
+    StorageUnavailable,
+    UnknownEndpoint,
+    nearest,
+    quoted,
+)
 from kasplo_notify.routing import Route, RouteTable, dump_routes
 from kasplo_notify.store import Arg, Call, Keys, Store, connect
 
 DAY_MS = 86_400_000
 _SWEEP = 500
 _COLLISIONS = 100
+# What a script writes as a number has fewer digits, and a reason fewer letters.
+_DIGITS, _WORD = 16, 60
+_NUMBERS = tuple(
+    b"paused_at resumed_at not_before fails open probe_at probe_wait probe_until wins failing_since blocked_since delay"
+    b" partitions".split()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +47,7 @@ class Health:
         fails: Failed attempts in a row.
         failing_since: Time of the first failure since the last success.
         blocked_since: Since when every attempt was refused by the workers' egress guard.
+        nonsense: Fields that are no numbers, as something else wrote to them; they count as never written.
     """
 
     paused: str = ""
@@ -43,22 +58,26 @@ class Health:
     fails: int = 0
     failing_since: int = 0
     blocked_since: int = 0
+    nonsense: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, stored: dict[bytes, bytes]) -> "Health":
         def number(name: str) -> int:
             value = stored.get(name.encode(), b"")
-            return int(value) if value.isdigit() else 0
+            return int(value) if _is_number(value) else 0
 
         return cls(
-            paused=stored.get(b"paused", b"").decode(errors="replace"),
+            paused=stored.get(b"paused", b"")[:_WORD].decode(errors="replace"),
             paused_at=number("paused_at"),
             not_before=number("not_before"),
-            open=b"open" in stored,
+            open=number("open") > 0,
             probe_at=number("probe_at"),
             fails=number("fails"),
             failing_since=number("failing_since"),
             blocked_since=number("blocked_since"),
+            nonsense=tuple(
+                name.decode(errors="replace") for name in _NUMBERS if name in stored and not _is_number(stored[name])
+            ),
         )
 
 
@@ -114,9 +133,9 @@ class Registry:
         endpoints: dict[str, Endpoint] = {}
         broken = []
         for raw_name, record in sorted(stored.items()):
-            name = raw_name.decode(errors="replace")
+            name = _name(raw_name)
             try:
-                endpoints[name] = Endpoint.from_json(record)
+                endpoints[name] = Endpoint.from_json(record, check_name(name))
             except EndpointError as error:
                 broken.append(Broken(name, str(error)))
         return (version or b"0").decode(), endpoints, broken
@@ -129,11 +148,17 @@ class Registry:
 
         Raises:
             UnknownEndpoint: There is none of that name; says which was meant.
+            EndpointError: Its record is not readable.
         """
-        endpoints = self.endpoints()
+        _, endpoints, broken = self.read()
         if name not in endpoints:
-            raise unknown_endpoint(name, endpoints)
+            raise _missing(name, endpoints, broken)
         return endpoints[name]
+
+    def names(self) -> list[str]:
+        """All that are registered, with a record that can be read or not."""
+        _, endpoints, broken = self.read()
+        return [*endpoints, *(each.name for each in broken)]
 
     def add(self, endpoint: Endpoint) -> None:
         """Register an endpoint; from the moment this returns, every emit() that begins routes by it.
@@ -167,13 +192,15 @@ class Registry:
                 raise unknown_endpoint(name, endpoints)
             return change_one(endpoint), "changed"
 
+        self.get(name)
+
         return self._change(change)
 
     def pause(self, name: str, reason: str = "operator") -> str:
         """Stop the attempts of an endpoint within a second; its backlog stays. Returns why it is paused."""
         self.get(name)
         paused: bytes = self.store.run(Call("pause", [name, reason]))
-        return paused.decode()
+        return paused[:_WORD].decode(errors="replace")
 
     def resume(self, name: str) -> bool:
         """Send what waits, at once: forget pause, breaker and Retry-After, and the delays of what was requeued.
@@ -217,6 +244,7 @@ class Registry:
                 raise unknown_endpoint(name, endpoints)
             return replace(endpoints[name], removing="drop" if drop else "keep"), "removing"
 
+        self.get(name)
         self._change(change)
         total = 0
         while True:
@@ -267,10 +295,10 @@ class Registry:
         """The routes that are stored for endpoints whose records are not readable: their events must not be lost."""
         if not names:
             return []
-        (stored,) = self.store.read(("GET", self.store.keys.routes))
         try:
+            (stored,) = self.store.read(("GET", self.store.keys.routes))
             return RouteTable.load(None, stored).of_endpoints(names)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, StorageBroken):
             return []
 
 
@@ -280,6 +308,27 @@ def removal(keys: Keys, config: Config, name: str, *, drop: bool) -> Call:
     how = "drop" if drop else "keep"
     keep_ms = int(dead.keep_days * DAY_MS)
     return Call("remove", [name, how, _SWEEP, dead.max_bytes, keep_ms], [keys.endpoints])
+
+
+def _name(stored: bytes) -> str:
+    """A name in the registry. What is none may be anything, of any length, and is quoted."""
+    name = stored[: 2 * _WORD].decode(errors="replace")
+    try:
+        return check_name(name)
+    except EndpointError:
+        return quoted(name)
+
+
+def _is_number(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= _DIGITS
+
+
+def _missing(name: str, known: Iterable[str], broken: Iterable[Broken]) -> EndpointError:
+    """The error for a name that has no record, or none that can be read."""
+    reason = next((each.reason for each in broken if each.name == name), "")
+    if reason:
+        return EndpointError(f"{reason}; register it again with `kasplo-notify endpoint add {name} URL`")
+    return unknown_endpoint(name, known)
 
 
 def unknown_endpoint(name: str, known: Iterable[str]) -> UnknownEndpoint:

@@ -4,10 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.errors import StorageBroken
 from kasplo_notify.registry import Backlog, Health, Registry, unknown_endpoint
 from kasplo_notify.store import Store
 
 _PAGE = 500
+# More than the scripts write of a text, and of a number.
+_SAID, _DIGITS = 2_000, 16
 # What the scripts write as the reason of a pause, for people.
 _PAUSED = {
     "operator": "by an operator",
@@ -27,6 +30,7 @@ class EndpointStatus:
         name: Its name.
         endpoint: Its record; None when that is not readable, or the endpoint is removed.
         broken: Why not; empty otherwise.
+        shattered: Why its keys are not readable, so that health and backlog are not known; empty otherwise.
         health: What the workers know of it.
         backlog: Its events.
         now_ms: When this was read, Unix milliseconds by Redis' clock.
@@ -35,6 +39,7 @@ class EndpointStatus:
     name: str
     endpoint: Endpoint | None
     broken: str
+    shattered: str = ""
     health: Health
     backlog: Backlog
     now_ms: int
@@ -43,7 +48,7 @@ class EndpointStatus:
     def state(self) -> str:
         """A stable word: broken, removed, removing, paused, breaker_open, waiting, failing or active."""
         health = self.health
-        if self.broken:
+        if self.fault:
             return "broken"
         if self.endpoint is None:
             return "removed"
@@ -61,6 +66,11 @@ class EndpointStatus:
     def pause_reason(self) -> str:
         """Why it is paused, for people."""
         return _PAUSED.get(self.health.paused, self.health.paused)
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with what is stored of it; empty when nothing is."""
+        return self.broken or self.shattered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +151,8 @@ def read_overview(registry: Registry, only: str | None = None, *, removed: bool 
     )
     return Overview(
         now_ms=now_ms,
-        endpoints=read_statuses(registry, names, endpoints=endpoints, broken=reasons, now_ms=now_ms),
-        counters={name.decode(errors="replace"): int(value) for name, value in counters.items()},
+        endpoints=_each_status(registry, names, endpoints=endpoints, broken=reasons, now_ms=now_ms),
+        counters=numbers(counters),
         idle=idle,
         busy=busy,
     )
@@ -183,6 +193,46 @@ def read_statuses(
     )
 
 
+def _each_status(
+    registry: Registry,
+    names: Sequence[str],
+    *,
+    endpoints: Mapping[str, Endpoint],
+    broken: Mapping[str, str],
+    now_ms: int,
+) -> tuple[EndpointStatus, ...]:
+    """As `read_statuses`; where a key of one is broken that is told of it, and the others are read."""
+    try:
+        return read_statuses(registry, names, endpoints=endpoints, broken=broken, now_ms=now_ms)
+    except StorageBroken as error:
+        if len(names) != 1:
+            apart = (
+                _each_status(registry, [name], endpoints=endpoints, broken=broken, now_ms=now_ms) for name in names
+            )
+            return tuple(each for (each,) in apart)
+        (name,) = names
+        return (
+            EndpointStatus(
+                name=name,
+                endpoint=endpoints.get(name),
+                broken=broken.get(name, ""),
+                shattered=str(error),
+                health=Health(),
+                backlog=Backlog(waiting=0, retrying=0, dead=0, late_ms=0),
+                now_ms=now_ms,
+            ),
+        )
+
+
+def numbers(stored: Mapping[bytes, bytes]) -> dict[str, int]:
+    """The fields of a hash of counters; what is no number is left out."""
+    return {
+        name[:_SAID].decode(errors="replace"): int(value)
+        for name, value in stored.items()
+        if value.isdigit() and len(value) <= _DIGITS
+    }
+
+
 def read_attempts(store: Store, name: str) -> Iterator[Attempt]:
     """The attempts that are kept of an endpoint, the latest first, read in pages."""
     key, end = store.keys(f"attempts:{name}"), "+"
@@ -208,11 +258,11 @@ def redis_ms(store: Store) -> int:
 
 def _attempt(ref: str, values: Mapping[bytes, bytes]) -> Attempt:
     def text(name: bytes) -> str:
-        return values.get(name, b"").decode(errors="replace")
+        return values.get(name, b"")[:_SAID].decode(errors="replace")
 
     def number(name: bytes) -> int | None:
         value = values.get(name, b"")
-        return int(value) if value.isdigit() and len(value) < 16 else None
+        return int(value) if value.isdigit() and len(value) <= _DIGITS else None
 
     return Attempt(
         at_ms=int(ref.partition("-")[0]),
@@ -223,5 +273,5 @@ def _attempt(ref: str, values: Mapping[bytes, bytes]) -> Attempt:
         result=text(b"result"),
         reason=text(b"reason"),
         detail=text(b"detail"),
-        excerpt=values.get(b"excerpt", b""),
+        excerpt=values.get(b"excerpt", b"")[:_SAID],
     )

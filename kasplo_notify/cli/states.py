@@ -33,7 +33,7 @@ def in_words(status: EndpointStatus) -> str:
     blocked = "; the workers' egress settings refuse it" if health.blocked_since else ""
     match status.state:
         case "broken":
-            return "broken: its record is not readable"
+            return f"broken: {'its record is' if status.broken else 'its keys are'} not readable"
         case "removing":
             return "being removed"
         case "removed":
@@ -64,7 +64,7 @@ def state_json(status: EndpointStatus) -> dict[str, Any]:
         "failures_in_a_row": health.fails,
         "failing_since": iso(health.failing_since),
         "blocked_since": iso(health.blocked_since),
-        "broken": status.broken or None,
+        "broken": status.fault or None,
     }
 
 

@@ -9,9 +9,10 @@ from typing import Final
 from kasplo_notify.doctor.attempt import Attempt, Unread
 from kasplo_notify.doctor.fleet import Fleet
 from kasplo_notify.endpoint import Endpoint
+from kasplo_notify.errors import StorageBroken
 from kasplo_notify.registry import Registry
 from kasplo_notify.routing import RouteTable
-from kasplo_notify.status import EndpointStatus, read_statuses, redis_ms
+from kasplo_notify.status import EndpointStatus, numbers, read_statuses, redis_ms
 from kasplo_notify.store import Store
 
 # Queues on the schedule that are looked at for names which nobody registered.
@@ -33,6 +34,7 @@ def read_fleet(registry: Registry, attempt: Attempt) -> Fleet:
     suspended = attempt.read(_SUSPENDED, lambda: bool(store.read(("EXISTS", _SUSPENDED))[0]), needed=True)
     counters = attempt.read("the counters", partial(_numbers, store, keys("counters")))
     deaths = attempt.read("the deaths of drains", partial(_numbers, store, keys("deaths")))
+    attempt.read("what drains note of queues", partial(_notes, store), needed=True)
     read = attempt.read("the registry", registry.read, needed=True)
     fleet = Fleet(idle=idle, busy=busy, suspended=suspended, deaths=deaths or {}, counters=counters or {})
     if read is None:
@@ -93,7 +95,12 @@ class _Census:
 
     def _routed(self) -> set[str]:
         (stored,) = self._store.read(("GET", self._keys.routes))
-        return RouteTable.load(None, stored).endpoints
+        try:
+            return RouteTable.load(None, stored).endpoints
+        except (ValueError, TypeError) as error:
+            raise StorageBroken(
+                "they are not readable; any `kasplo-notify endpoint update` writes them anew"
+            ) from error
 
 
 def _workers(store: Store, now: int) -> tuple[int, int]:
@@ -102,9 +109,13 @@ def _workers(store: Store, now: int) -> tuple[int, int]:
     return int(idle), int(busy)
 
 
+def _notes(store: Store) -> list[int]:
+    return [int(each) for each in store.read(*(("HLEN", store.keys(name)) for name in ("owner", "alone", "suspect")))]
+
+
 def _numbers(store: Store, key: str) -> dict[str, int]:
     (values,) = store.read(("HGETALL", key))
-    return {name.decode(errors="replace"): int(value) for name, value in values.items() if value.isdigit()}
+    return numbers(values)
 
 
 def _words(values: Iterable[bytes]) -> set[str]:

@@ -147,6 +147,15 @@ def _broken(fleet: Fleet, statuses: Sequence[EndpointStatus]) -> Iterator[Findin
             f"the keys of {listed(names)} are not what they should be ({fleet.unreadable[names[0]]}); find out who "
             "writes to Redis besides kasplo-notify, and see `queue_broken` in the workers' logs",
         )
+    nonsense = {each.name: each.health.nonsense for each in statuses if each.health.nonsense}
+    if nonsense:
+        names = sorted(nonsense)
+        yield warning(
+            "broken_health",
+            f"what is stored of the state of {listed(names)} has fields that are no numbers "
+            f"({', '.join(nonsense[names[0]])}), and counts as never written; find out who writes to Redis besides "
+            "kasplo-notify; `kasplo-notify endpoint resume NAME` clears it",
+        )
     if fleet.unregistered:
         names = sorted(fleet.unregistered)
         held = sum(fleet.unregistered.values())

@@ -10,7 +10,7 @@ for at = 2, #ARGV do
   local entry = redis.call('XRANGE', key, ARGV[at], ARGV[at])[1]
   if entry then
     redis.call('XDEL', key, ARGV[at])
-    redis.call('HINCRBY', base .. 'dead', endpoint, -#(field(entry, 'e') or ''))
+    count_dead(endpoint, -#(field(entry, 'e') or ''))
     purged = purged + 1
   end
 end

@@ -27,7 +27,9 @@ local function applied(id)
   if id == '' then return false end
   if redis.call('EXISTS', base .. 'pushed:' .. id) == 1 then return true end
   local chunk, number = chunk_of(id)
-  return chunk ~= nil and number < tonumber(redis.call('GET', chunk) or 0)
+  if not chunk then return false end
+  local sound, made = guarded(redis.call, 'GET', chunk)
+  return number < (sound and sane(made or 0) or 0)
 end
 
 local queues, at = {}, 8
@@ -97,8 +99,8 @@ for _, queue in ipairs(queues) do
   end
 end
 if pushed > 0 then
-  redis.call('HINCRBY', base .. 'counters', 'emitted', pushed)
-  if unrouted > 0 then redis.call('HINCRBY', base .. 'counters', 'unrouted', unrouted) end
+  tell('emitted', pushed)
+  if unrouted > 0 then tell('unrouted', unrouted) end
 end
 reply[2] = pushed
 return reply

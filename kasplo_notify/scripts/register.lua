@@ -15,7 +15,7 @@ if ARGV[8] == 'new' then
 end
 redis.call('HSET', KEYS[2], endpoint, ARGV[3])
 redis.call('SET', KEYS[3], ARGV[4])
-current = redis.call('INCR', base .. 'version')
+current = next_version()
 
 local health = health_of(endpoint)
 set_health(endpoint, health, 'delay', tonumber(ARGV[5]))
@@ -26,4 +26,4 @@ reschedule_unowned(endpoint, tonumber(ARGV[7]))
 if ARGV[8] == 'removing' and not owned(endpoint .. '.0') then
   redis.call('ZADD', SCHEDULE, whole(now), endpoint .. '.0')
 end
-return {'registered', tostring(current)}
+return {'registered', current}

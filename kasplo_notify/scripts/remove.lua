@@ -26,5 +26,5 @@ trim_dead(endpoint, tonumber(ARGV[4]), tonumber(ARGV[5]), left)
 if not empty then return {'removing', swept, held} end
 redis.call('HDEL', KEYS[2], endpoint)
 redis.call('DEL', base .. 'health:' .. endpoint, base .. 'attempts:' .. endpoint)
-redis.call('INCR', base .. 'version')
+next_version()
 return {'removed', swept, 0}

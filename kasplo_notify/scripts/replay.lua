@@ -15,7 +15,7 @@ for at = 3, #ARGV do
     redis.call('ZADD', base .. 'retry:' .. queue, whole(now), '0,0,' .. whole(now) .. '\n' .. packed)
     lower(queue, now)
     redis.call('XDEL', key, ARGV[at])
-    redis.call('HINCRBY', base .. 'dead', endpoint, -#packed)
+    count_dead(endpoint, -#packed)
     replayed = replayed + 1
   end
 end

@@ -64,6 +64,19 @@ local function version()
   return redis.call('GET', base .. 'version') or '0'
 end
 
+-- The registry has changed. Where its version is no number any more, the time is one that nobody has seen yet.
+local function next_version()
+  local sound, value = guarded(redis.call, 'INCR', base .. 'version')
+  if sound then return tostring(value) end
+  redis.call('SET', base .. 'version', whole(now))
+  return whole(now)
+end
+
+-- What only tells people how much there was: where it cannot be counted, nothing else is to fail for it.
+local function tell(name, by)
+  guarded(redis.call, 'HINCRBY', base .. 'counters', name, by)
+end
+
 -- A drain lived to give the queue back, or nothing is left in it.
 local function forget_deaths(queue)
   for _, name in ipairs({'deaths', 'alone', 'suspect'}) do redis.call('HDEL', base .. name, queue) end
@@ -76,6 +89,14 @@ end
 local HEALTH = {'paused', 'not_before', 'open', 'probe_at', 'probe', 'probe_until', 'delay', 'resumed_at',
                 'fails', 'wins', 'probe_wait', 'failing_since', 'blocked_since', 'partitions'}
 local healths = {}
+-- As endpoint.MAX_QUEUES. What a hash says may be anything, and this server does nothing else while a script runs.
+local MOST_PARTITIONS = 64
+
+-- A number that one of our scripts can have written; nil for any other, for infinity and for what is none.
+local function sane(value)
+  local number = tonumber(value)
+  return number and math.abs(number) <= 9007199254740992 and number or nil
+end
 
 -- The endpoint's health, read once per call. Absent fields are nil, numbers are numbers.
 local function health_of(endpoint)
@@ -86,7 +107,7 @@ local function health_of(endpoint)
     for index, name in ipairs(HEALTH) do
       local value = values[index]
       if value then
-        health[name] = (name == 'paused' or name == 'probe') and value or tonumber(value)
+        health[name] = (name == 'paused' or name == 'probe') and value or sane(value)
       end
     end
     healths[endpoint] = health
@@ -185,7 +206,8 @@ local function lower(queue, due)
 end
 
 local function each_queue(endpoint, visit)
-  for number = 0, (health_of(endpoint).partitions or 1) - 1 do visit(endpoint .. '.' .. number) end
+  local partitions = math.min(health_of(endpoint).partitions or 1, MOST_PARTITIONS)
+  for number = 0, math.max(partitions, 1) - 1 do visit(endpoint .. '.' .. number) end
 end
 
 local function reschedule_unowned(endpoint, default_delay)
@@ -207,14 +229,24 @@ end
 local function count(endpoint, name, by)
   for _, bucket in ipairs({{'m', 60000, 7200}, {'h', 3600000, 691200}}) do
     local key = base .. 'stats:' .. endpoint .. ':' .. bucket[1] .. math.floor(now / bucket[2])
-    if redis.call('HINCRBY', key, name, by) == by then redis.call('EXPIRE', key, bucket[3]) end
+    guarded(function()
+      if redis.call('HINCRBY', key, name, by) == by then redis.call('EXPIRE', key, bucket[3]) end
+    end)
   end
+end
+
+-- Count bytes of dead letters; what is no number begins anew.
+local function count_dead(endpoint, by)
+  local sound, bytes = guarded(redis.call, 'HINCRBY', base .. 'dead', endpoint, by)
+  if sound then return bytes end
+  redis.call('HSET', base .. 'dead', endpoint, math.max(by, 0))
+  return math.max(by, 0)
 end
 
 -- Dead letters are bounded by age and bytes; what falls out is counted. At most `steps` a call.
 local function trim_dead(endpoint, max_bytes, keep, steps)
   local key = base .. 'dead:' .. endpoint
-  local bytes = tonumber(redis.call('HGET', base .. 'dead', endpoint) or 0)
+  local bytes = sane(redis.call('HGET', base .. 'dead', endpoint) or 0) or 0
   local dropped = 0
   while dropped < steps do
     local head = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
@@ -222,12 +254,12 @@ local function trim_dead(endpoint, max_bytes, keep, steps)
     local old = tonumber(string.match(head[1], '^%d+')) < now - keep
     if bytes <= max_bytes and not old then break end
     redis.call('XDEL', key, head[1])
-    bytes = redis.call('HINCRBY', base .. 'dead', endpoint, -#(field(head, 'e') or ''))
+    bytes = count_dead(endpoint, -#(field(head, 'e') or ''))
     dropped = dropped + 1
   end
   if dropped > 0 then
     count(endpoint, 'dropped', dropped)
-    redis.call('HINCRBY', base .. 'counters', 'dropped', dropped)
+    tell('dropped', dropped)
   end
   if redis.call('XLEN', key) == 0 then
     redis.call('DEL', key)
@@ -240,7 +272,7 @@ local function bury(queue, packed, progress, reason, detail)
   local endpoint = endpoint_of(queue)
   redis.call('XADD', base .. 'dead:' .. endpoint, '*', 'q', queue, 'r', reason, 'd', detail, 'p', progress,
              'e', packed)
-  redis.call('HINCRBY', base .. 'dead', endpoint, #packed)
+  count_dead(endpoint, #packed)
   count(endpoint, 'dead', 1)
 end
 

@@ -93,3 +93,27 @@ def test_a_worker_that_starts_before_redis_waits_for_it(make_world: MakeWorld) -
     assert worker.running, worker.output
     world.server.start()
     world.wait_for(path, ids, 2 * PATIENCE_S)
+
+
+def test_what_is_tampered_with_under_a_running_worker_stops_neither_it_nor_the_others(make_world: MakeWorld) -> None:
+    world = make_world(delivery__delay=0.2)
+    path, keys = world.endpoint("crm"), world.registry.store.keys
+    for name in ("record", "state", "events", "retries"):
+        world.endpoint(name, queues=1)
+    (worker,) = world.workers(1)
+    ids = world.emit("crm", 5)
+    world.redis.hset(keys.endpoints, "record", "x" * 10_000_000)
+    world.redis.hset(keys("health:state"), mapping={"partitions": "inf", "paused": b"\xff"})
+    world.redis.set(keys("new:events.0"), "junk")
+    world.redis.set(keys("retry:retries.0"), "junk")
+    world.redis.zadd(keys("schedule"), dict.fromkeys((b"record.0", b"events.0", b"retries.0", b"\xff", b"No\nName"), 1))
+    world.redis.set("rq:job:junk", "junk")
+    world.redis.rpush("rq:queue:kasplo", "junk", b"\xff", "no id!")
+    # A version that nobody has seen: what is known of endpoints is read anew.
+    world.redis.incr(keys("version"))
+    ids += world.emit("crm", 5)
+    world.wait_for(path, ids, 2 * PATIENCE_S)
+    until(lambda: "the record of record is broken" in worker.output, what="a word about the record")
+    until(lambda: "queue_broken: the keys of events.0" in worker.output, what="a word about the queue")
+    assert worker.running
+    assert "drain_failed" not in worker.output

@@ -140,7 +140,7 @@ def test_a_login_without_info_and_config_is_a_note_and_the_rest_is_judged(client
     unread = [each for each in found if each.name == "unread"]
     assert [each.level for each in unread] == ["note", "note"]
     assert unread[0].text.startswith(
-        "INFO could not be looked at, and nothing of it is judged: Redis denies the login something"
+        "INFO could not be looked at, and nothing of it is judged: the ACL of Redis forbids"
     )
     assert {"clock", "workers", "endpoints"} <= {each.name for each in found}
 
@@ -170,7 +170,7 @@ def test_a_login_that_may_not_do_what_workers_do_is_a_fault(
         found = examine(read_all(narrow))
     (needed,) = (each for each in found if each.name == "unread" and what in each.text)
     assert needed.level == "fault"
-    assert "could not be looked at, and workers need that: Redis denies the login something" in needed.text
+    assert "could not be looked at, and workers need that: the ACL of Redis forbids" in needed.text
 
 
 def test_a_wrong_password_is_a_redis_that_cannot_be_used(client: redis.Redis, config: Config) -> None:

@@ -36,8 +36,9 @@ from kasplo_notify.stored import StoredEvent
 from kasplo_notify.testing import RecordingNotifier
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*(ROOT / name for name in ("README.md", "CHANGELOG.md", "SECURITY.md")), *sorted((ROOT / "docs").glob("*.md"))]
 README, OPERATIONS = ROOT / "README.md", ROOT / "docs/operations.md"
+SECURITY = ROOT / "docs/security.md"
 EVENTS, RECEIVING = ROOT / "docs/events.md", ROOT / "docs/receiving.md"
 SOURCES = [*(ROOT / "kasplo_notify").rglob("*.py"), *(ROOT / "workers").rglob("*.py")]
 
@@ -276,10 +277,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(path), f"{page.name}: {path.name}#{anchor}"
 
 
-def test_every_guarantee_names_tests_that_exist() -> None:
-    proofs = [cells[1] for cells in table(README, "| guarantee | proved by |")]
+@pytest.mark.parametrize(
+    ("page", "head"),
+    [(README, "| guarantee | proved by |"), (SECURITY, "| defence | shown by |")],
+    ids=["guarantees", "defences"],
+)
+def test_every_promise_names_tests_that_exist(page: Path, head: str) -> None:
+    proofs = [cells[1] for cells in table(page, head)]
     assert all(_LINK.search(proof) for proof in proofs)
-    named = [(text.strip("`"), path) for text, path, _ in links(README) if text.startswith("`test_")]
+    named = [(text.strip("`"), path) for text, path, _ in links(page) if text.startswith("`test_")]
     assert len(named) >= len(proofs)
     for name, path in named:
         functions = {

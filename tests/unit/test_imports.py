@@ -61,7 +61,7 @@ testing:          emission
 
 registry:         config embedded endpoint errors routing store
 dead:             errors registry store stored
-status:           endpoint registry store
+status:           endpoint errors registry store
 doctor:           config endpoint errors quantities registry routing spool status store
 
 request:          endpoint signature stored tls
