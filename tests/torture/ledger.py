@@ -56,6 +56,7 @@ class Received:
         endpoint: Whose URL it was sent to.
         attempt: `X-Kasplo-Attempt`.
         status: What it is answered; 0 for no answer.
+        open: Requests to this endpoint that were open then, this one included.
     """
 
     at: float
@@ -64,18 +65,19 @@ class Received:
     endpoint: str
     attempt: int
     status: int
+    open: int = 1
 
     @property
     def taken(self) -> bool:
         return 200 <= self.status <= 299
 
     def line(self) -> str:
-        return f"{self.at!r} {self.id} {self.body} {self.endpoint} {self.attempt} {self.status}\n"
+        return f"{self.at!r} {self.id} {self.body} {self.endpoint} {self.attempt} {self.status} {self.open}\n"
 
     @classmethod
     def read(cls, line: str) -> "Received":
-        at, event_id, body, endpoint, attempt, status = line.rstrip("\n").split(" ")
-        return cls(float(at), event_id, body, endpoint, int(attempt), int(status))
+        at, event_id, body, endpoint, attempt, status, now_open = line.rstrip("\n").split(" ")
+        return cls(float(at), event_id, body, endpoint, int(attempt), int(status), int(now_open))
 
 
 class Ledger:

@@ -50,6 +50,7 @@ class Subscribers:
         self.scripts: dict[str, str] = {}
         self.open: Counter[str] = Counter()
         self.peaks: Counter[str] = Counter()
+        self.turns: Counter[str] = Counter()
         self.last = time.time()
 
     def began(self, endpoint: str) -> None:
@@ -68,6 +69,9 @@ class Subscribers:
             return int(detail), behaviour
         if behaviour == "flaky":  # so many percent of the events are answered 500 at their first attempt
             return (500 if attempt == 1 and crc32(event_id) % 100 < int(detail) else 200), behaviour
+        if behaviour == "turns":  # one request of so many is taken
+            self.turns[endpoint] += 1
+            return (500 if self.turns[endpoint] % int(detail) else 200), behaviour
         if behaviour == "throttle":
             return 429, f"throttle {detail}"
         if behaviour in _SLOW:
@@ -111,11 +115,12 @@ class Conversation(asyncio.Protocol):
         them, endpoint = self._subscribers, path[1].decode()
         status, behaviour = them.status(endpoint, event_id[1], int(attempt[1]))
         them.last = time.time()
-        them.ledger.write(
-            [Received(them.last, event_id[1].decode(), digest(body), endpoint, int(attempt[1]), status).line()]
-        )
-        name, _, detail = behaviour.partition(" ")
         them.began(endpoint)
+        received = Received(
+            them.last, event_id[1].decode(), digest(body), endpoint, int(attempt[1]), status, them.open[endpoint]
+        )
+        them.ledger.write([received.line()])
+        name, _, detail = behaviour.partition(" ")
         if name in _SLOW:
             task = asyncio.ensure_future(_SLOW[name][1](self._transport, detail))
             self._tasks.add(task)

@@ -226,7 +226,7 @@ def _die_at_request(boundary: str, passed: Callable[[], None]) -> None:
 
 
 def _die_at_reply(passed: Callable[[], None]) -> None:
-    """redis-py reads from a stream that asyncio fills; nothing else of a worker does, HTTP has its own protocol."""
+    """redis-py reads from a stream that asyncio fills; nothing else of a worker does: HTTP has its own."""
     run, feed = AsyncStore.run, asyncio.StreamReader.feed_data
     waiting = 0
 

@@ -1,12 +1,13 @@
 """Subscribers of every kind at once, and one that was down for long."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from kasplo_notify.window import START
 from tests.torture.arena import DELAY_S, Arena
 from tests.torture.checker import Findings
-from tests.torture.ledger import read_emitted, read_received
+from tests.torture.ledger import Received, read_emitted, read_received
 from tests.torture.scenario import Outcome, Run, promise, scenario
 
 # Those that are not well, each in its own way.
@@ -33,6 +34,8 @@ UNWELL = {
     "slow": "slow 5",
 }
 _RATE = 600.0
+# What a queue that is handed over, or a worker that is busy, may take.
+_AWHILE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,32 +119,102 @@ def _make_well(arena: Arena, names: Mapping[str, object]) -> None:
     arena.until_drained(60)
 
 
+# What "back" may have open, in four queues of which each begins with four, and how long it takes for an answer.
+_CAP, _SMALL, _ANSWER = 64, 4 * START, "slow 0.02"
+_PROBES = 3
+
+
 @scenario("A subscriber that was down for long gets everything, at its own pace, and costs nobody else anything.")
 def recovery(run: Run) -> Outcome:
     with run.arena() as arena:
-        arena.endpoint("back", "status 503", max_in_flight=32)
+        arena.endpoint("back", _ANSWER, max_in_flight=_CAP)
         arena.endpoint("other")
         arena.work(2)
+        # Its windows are as large as they may be.
+        arena.emit(run.events // 20, {"back": ["back"]}, batch=100)
+        arena.fleet.join("producer", 600)
+        arena.until_drained(60)
+        went_down = time.time()
+        arena.script(back="status 503")
         arena.emit(run.events, {"back": ["back"]}, batch=100)
         arena.fleet.join("producer", 600)
         run.say("it is down")
         time.sleep(15)
-        before = arena.peaks()["back"]
         came_back = time.time()
-        arena.script(back="slow 0.02")
+        arena.script(back=_ANSWER)
         arena.emit(run.events // 20, {"other": ["other"], "back": ["back"]}, batch=1, rate=run.events / 400)
         arena.fleet.join("producer", 600)
         arena.until_drained(90)
-        peak = arena.peaks()["back"]
         findings = arena.audit(promise())
         emitted = {each.id: each.ended for each in read_emitted(arena.emitted)}
-        late = sorted(
-            each.at - emitted[each.id] - DELAY_S for each in read_received(arena.received) if each.endpoint == "other"
+        received = list(read_received(arena.received))
+        late = sorted(each.at - emitted[each.id] - DELAY_S for each in received if each.endpoint == "other")
+        again = sorted(
+            (each for each in received if each.taken and each.endpoint == "back" and each.at > came_back), key=_at
         )
+        peak = arena.peaks()["back"]
         figures = {
-            "most requests at once": f"{peak} of 32 allowed ({before} while it was down)",
+            "most requests at once": f"{peak} of {_CAP} allowed",
+            "at its first requests": ", ".join(str(each.open) for each in again[:8]),
             "p99 lateness of another subscriber meanwhile": f"{1000 * late[int(0.99 * len(late))]:.0f} ms",
-            "back after": f"{came_back - min(emitted.values()):.0f} s",
+            "back after": f"{came_back - went_down:.0f} s",
         }
-        broken = (f"{peak} requests at once",) if peak > 32 else ()
+        broken = (f"{peak} requests at once",) if peak > _CAP else ()
+        return Outcome(findings=findings, kills=0, figures=figures, broken=(*broken, *_jumps(again)))
+
+
+def _at(each: Received) -> float:
+    return each.at
+
+
+def _jumps(taken: list[Received]) -> Iterator[str]:
+    """Where a subscriber that came back got more at once than a breaker and windows that begin small would send.
+
+    The breaker's probes come one by one; then each queue has a window of :data:`START`, and each answer adds one.
+    """
+    for number, each in enumerate(taken, 1):
+        answered = number - each.open
+        most = 1 if number <= _PROBES else _SMALL + answered
+        if each.open > most:
+            yield f"{each.open} requests at once after {answered} answers, which is more than {most:.0f}"
+            return
+
+
+@scenario("Fresh events of a subscriber that came back do not wait behind its retries.", events=50_000)
+def fresh_among_retries(run: Run) -> Outcome:
+    with run.arena() as arena:
+        # An hour until the next attempt; and too few failures in a row for its breaker, as one worker sees them.
+        arena.endpoint("back", "turns 5", max_in_flight=32, retry_delays=(3600.0,) * 4)
+        arena.work(1)
+        arena.emit(run.events, {"back": ["back"]}, batch=100)
+        arena.fleet.join("producer", 600)
+        _until_attempted(arena, run)
+        retries = arena.waiting()
+        arena.script(back=_ANSWER)
+        came_back = time.time()
+        arena.work(1)
+        arena.registry.resume("back")
+        arena.emit(run.events // 20, {"back": ["back"]}, batch=1, rate=run.events / 400)
+        arena.fleet.join("producer", 600)
+        arena.until_drained(90)
+        findings = arena.audit(promise())
+        emitted = {each.id: each.ended for each in read_emitted(arena.emitted)}
+        taken = [each for each in read_received(arena.received) if each.taken and each.at > came_back]
+        needed = max(each.at for each in taken if emitted[each.id] < came_back) - came_back
+        late = sorted(each.at - emitted[each.id] - DELAY_S for each in taken if emitted[each.id] >= came_back)
+        worst = late[int(0.99 * len(late))]
+        figures = {
+            "retries that were due at once": f"{retries:,}, for {needed:.0f} s",
+            "p99 lateness of fresh events meanwhile": f"{1000 * worst:.0f} ms",
+        }
+        broken = () if worst <= max(_AWHILE_S, needed / 8) else (f"fresh events wait {worst:.1f} s of {needed:.1f} s",)
         return Outcome(findings=findings, kills=0, figures=figures, broken=broken)
+
+
+def _until_attempted(arena: Arena, run: Run) -> None:
+    """Wait until each event was attempted once."""
+    deadline = time.monotonic() + 300
+    while fresh := arena.registry.backlog(["back"])["back"].waiting:
+        assert time.monotonic() < deadline, f"{fresh} events are not attempted"
+        run.say(f"{fresh:,} events were not attempted yet")
+        time.sleep(0.2)
