@@ -73,6 +73,7 @@ def _row(chosen: Scenario, outcome: Outcome) -> dict[str, object]:
         "duplicates_allowed": findings.allowed,
         "duplicates_ppm": round(findings.duplicates_ppm),
         "dead": findings.dead,
+        "dead_unexplained": len(findings.buried),
         "not_acknowledged": findings.unknown,
         "figures": dict(outcome.figures),
         "complaints": list(outcome.complaints),
@@ -89,6 +90,7 @@ def _show(result: dict[str, object]) -> None:
     counts = (
         f"{result['events']:>9,} events  {result['kills']:>5,} kills  lost {result['lost']}  "
         f"phantom {result['phantom']}  corrupt {result['corrupt']}  early {result['early']}  leaks {result['leaks']}  "
+        f"dead {result['dead']:,}  "
         f"duplicates {result['duplicates']:,} of {result['duplicates_allowed']:,} explained "
         f"({result['duplicates_ppm']:,} ppm)"
     )

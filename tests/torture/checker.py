@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tests.torture.ledger import Emitted, Received
-from tests.torture.scan import Scan
+from tests.torture.scan import Kept, Scan
 
 # An event at an endpoint: the id of the one, the name of the other.
 Pair = tuple[str, str]
@@ -21,6 +21,7 @@ class Promise:
         duplicates: How many requests too many there may be, beside one for each that was in flight, or answered and
             not settled, when its worker was killed: those the arena adds, as they were counted.
         may_lose: Which acknowledged events may be lost; none, but where the server itself forgets.
+        may_bury: Which dead letters there may be; none, but where a subscriber never takes an event.
         drained: Everything was delivered or given up, so nothing else may be left.
     """
 
@@ -28,6 +29,7 @@ class Promise:
     attempts: int = 16
     duplicates: int = 0
     may_lose: Callable[[Emitted], bool] = lambda _: False
+    may_bury: Callable[[Kept], bool] = lambda _: False
     drained: bool = True
 
 
@@ -49,6 +51,7 @@ class Findings:
         early: First requests before the delay was over.
         attempts: Attempted more often than the policy says.
         twice: In Redis at more than one place.
+        buried: Dead letters that nobody announced.
         leaks: Keys and events left behind, in words.
     """
 
@@ -67,13 +70,14 @@ class Findings:
     early: frozenset[Pair]
     attempts: frozenset[Pair]
     twice: frozenset[Pair]
+    buried: frozenset[Pair]
     leaks: tuple[str, ...]
 
     @property
     def complaints(self) -> dict[str, str]:
         """What is wrong: its name -> how many, with examples. Empty when the promise was kept."""
         found = {}
-        for name in ("lost", "phantom", "corrupt", "early", "attempts", "twice", "leaks"):
+        for name in ("lost", "phantom", "corrupt", "early", "attempts", "twice", "buried", "leaks"):
             if wrong := getattr(self, name):
                 found[name] = f"{len(wrong)}, such as {sorted(wrong)[:3]}"
         if self.duplicates > self.allowed:
@@ -122,6 +126,7 @@ def check(emitted: Iterable[Emitted], received: Iterable[Received], left: Scan, 
         early=frozenset(pair for pair, at in first.items() if at < possible[pair].began + promise.delay),
         attempts=frozenset(p for p, made in requests.items() if any(it.attempt > promise.attempts for it in made)),
         twice=frozenset(pair for pair, count in places.items() if count > 1),
+        buried=frozenset((it.id, it.endpoint) for it in left.kept if it.place == "dead" and not promise.may_bury(it)),
         leaks=_leaks(left) if promise.drained else (),
     )
 

@@ -1,8 +1,9 @@
 """Test-only: what a worker or producer of a run does to itself. The product has no switch for any of it.
 
-`planted` is a fault that the checker has to find, `die` a kill -9 at an exact place, `clock` a clock that is wrong,
-`no_names` a network without name servers. `count` is no harm: the folder in which the process counts what it has open
-(`unsettled.py`), planted faults included; what a death at an exact place prevents is not open.
+`planted` is a fault that the checker has to find, `die` a kill -9 at an exact place, `poison` a text that kills whoever
+is about to send it, `clock` a clock that is wrong, `no_names` a network without name servers. `count` is no harm: the
+folder in which the process counts what it has open (`unsettled.py`), planted faults included; what a death at an exact
+place prevents is not open.
 All of it patches the product's seams after the fork (`AsyncStore.run`, `Transport.send`), before it runs.
 """
 
@@ -49,6 +50,8 @@ def apply(how: dict[str, Any]) -> None:
         unsettled.count(Path(how["count"]) / str(os.getpid()))
     if "die" in how:
         _die(how["die"], how["after"])
+    if "poison" in how:
+        _die_of(how["poison"].encode())
     if "clock" in how:
         _shift_clock(how["clock"])
     if how.get("no_names"):
@@ -259,6 +262,18 @@ def _die_at_peek(passed: Callable[[], None]) -> None:
         return reply
 
     Store.run = deadly  # type: ignore[method-assign]
+
+
+def _die_of(poison: bytes) -> None:
+    """Kill -9 by its own hand, whenever a request has this in its body."""
+    send = Transport.send
+
+    async def deadly(self: Transport, request: Request, *, timeout: float) -> Outcome:  # noqa: ASYNC109 - as it has it
+        if poison in request.body:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await send(self, request, timeout=timeout)
+
+    Transport.send = deadly  # type: ignore[method-assign]
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------------

@@ -25,12 +25,14 @@ class Kept:
         endpoint: Whose.
         id: The event id.
         body: Digest of its bytes.
+        reason: Of a dead letter, why it was given up.
     """
 
     place: str
     endpoint: str
     id: str
     body: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +68,17 @@ def scan(client: Any, prefix: str = "kasplo:") -> Scan:
 def _events(client: Any, name: str, own: str) -> Iterator[Kept]:
     place, _, owner = own.removeprefix("{0}:").partition(":")
     if place == "new":
-        packed = [fields[b"e"] for _, fields in client.xrange(name)]
+        packed = [(fields[b"e"], b"") for _, fields in client.xrange(name)]
     elif place == "retry":
-        packed = [member.partition(b"\n")[2] for member in client.zrange(name, 0, -1)]
+        packed = [(member.partition(b"\n")[2], b"") for member in client.zrange(name, 0, -1)]
     elif place == "dead" and owner:
-        packed = [fields[b"e"] for _, fields in client.xrange(name)]
+        packed = [(fields[b"e"], fields[b"r"]) for _, fields in client.xrange(name)]
     else:
         return
     endpoint = owner if place == "dead" else owner.rpartition(".")[0]
-    for each in packed:
+    for each, reason in packed:
         _, event_id, _, body = each.split(b"\n", 3)
-        yield Kept(place, endpoint, event_id.decode(), digest(body))
+        yield Kept(place, endpoint, event_id.decode(), digest(body), reason.decode())
 
 
 def _leak(client: Any, name: str, own: str) -> list[str]:

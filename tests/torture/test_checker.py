@@ -41,7 +41,14 @@ def test_what_neither_arrived_nor_is_kept_is_lost() -> None:
 def test_what_is_kept_is_not_lost(place: str) -> None:
     findings = judge(received=RECEIVED[1:], left=Scan((Kept(place, "crm", "e0", "b0"),), ()))
     assert findings.lost == set()
-    assert ("leaks" in findings.complaints) == (place != "dead")
+    assert findings.complaints.keys() == ({"buried"} if place == "dead" else {"leaks"})
+
+
+def test_a_dead_letter_that_was_announced_is_none_too_many() -> None:
+    left = Scan((Kept("dead", "crm", "e0", "b0", "poison"), Kept("dead", "crm", "e1", "b1", "too_old")), ())
+    findings = judge(left=left, promise=replace(PROMISE, may_bury=lambda kept: kept.reason == "poison"))
+    assert findings.buried == {("e1", "crm")}
+    assert findings.dead == 2
 
 
 def test_what_emit_did_not_acknowledge_may_be_there_or_not() -> None:

@@ -89,7 +89,7 @@ def _serve(run: Run, unwell: Mapping[str, str]) -> tuple[Service, Findings]:
         _make_well(arena, others)
         # A connection that was kept and is cut before a byte of an answer came is replaced at once, by design.
         cut = sum(each.endpoint == "reset" for each in read_received(arena.received))
-        return service, arena.audit(promise(duplicates=cut))
+        return service, arena.audit(promise(duplicates=cut, may_bury=lambda kept: kept.endpoint in others))
 
 
 def _until_empty(arena: Arena, names: Mapping[str, object]) -> None:

@@ -2,7 +2,10 @@
 
 import time
 
+from kasplo_notify.held import POISON_AFTER, SINGLE_AFTER
 from tests.torture.arena import Arena
+from tests.torture.ledger import digest
+from tests.torture.producer import body, event
 from tests.torture.sabotage import BOUNDARIES
 from tests.torture.scenario import Outcome, Run, costs, endpoints, lateness, promise, scenario
 
@@ -59,6 +62,38 @@ def _replace(arena: Arena, boundary: str) -> None:
         most = 1
     for _ in range(2 - len(arena.fleet.alive("worker"))):
         arena.work(1, die=boundary, after=arena.rng.randint(1, most))
+
+
+# Deaths with an event in flight, after which it is given up: two until its queue is delivered one event at a time,
+# and three of these.
+_POISON_DEATHS = SINGLE_AFTER + POISON_AFTER
+
+
+@scenario("An event that kills each worker that sends it is given up, and no other one is.", events=20_000)
+def poison(run: Run) -> Outcome:
+    with run.arena() as arena:
+        names = [arena.endpoint(f"crm-{number}") for number in range(4)] + [arena.endpoint("far", "slow 0.2")]
+        # Of the first endpoint, and not of the first events.
+        deadly = event(len(names) * (run.events // 100))
+        arena.emit(run.events, {name: [name] for name in names}, rate=run.events / 40)
+        deadline = time.monotonic() + 240
+        while arena.fleet.alive("producer") or arena.waiting():
+            assert time.monotonic() < deadline, f"{arena.waiting()} events wait after {arena.fleet.kills} deaths"
+            for _ in range(2 - len(arena.fleet.alive("worker"))):
+                arena.work(1, poison=f'"{deadly["email"]}"')
+            time.sleep(0.05)
+            run.say(f"{arena.fleet.kills} deaths, {arena.waiting():,} events wait")
+        findings = arena.audit(
+            promise(may_bury=lambda kept: kept.reason == "poison" and kept.body == digest(body(deadly)))
+        )
+        deaths = arena.fleet.kills
+        broken = []
+        if findings.dead == len(findings.buried):
+            broken.append("the poison is no dead letter")
+        if deaths > _POISON_DEATHS:
+            broken.append(f"{deaths} workers died of it, not {_POISON_DEATHS}")
+        figures = {"deaths until it was given up": str(deaths), **costs(arena, findings), **lateness(findings)}
+        return Outcome(findings=findings, kills=deaths, figures=figures, broken=tuple(broken))
 
 
 @scenario("A deploy every five seconds duplicates nothing.", kills=12)
