@@ -48,7 +48,8 @@ class Health:
     def read(cls, stored: dict[bytes, bytes]) -> "Health":
         def number(name: str) -> int:
             value = stored.get(name.encode(), b"")
-            return int(value) if value.isdigit() else 0
+            # No script writes more digits, and Python refuses to read thousands of them.
+            return int(value) if value.isdigit() and len(value) < 16 else 0
 
         return cls(
             paused=stored.get(b"paused", b"").decode(errors="replace"),

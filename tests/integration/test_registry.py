@@ -210,6 +210,7 @@ def test_a_paused_endpoint_still_takes_events(registry: Registry, shard: Shard, 
 
 def test_health_that_somebody_tampered_with_is_still_read() -> None:
     assert Health.read({b"paused": b"\xff", b"fails": b"many", b"paused_at": b"-1"}) == Health(paused="\ufffd")
+    assert Health.read({b"fails": b"9" * 5000, b"probe_at": b"7"}) == Health(probe_at=7)
 
 
 # --- remove ----------------------------------------------------------------------------------------------------------
