@@ -2,18 +2,20 @@
 PYTHON ?= python3
 INSTALLED := .venv/.installed
 ARGS ?=
+FUZZ_SECONDS ?= 30
 
-.PHONY: help demo test test-receivers lint types torture bench clean
+.PHONY: help demo test test-receivers lint types torture bench fuzz clean
 
 help:
-	@echo 'make demo    all seven events delivered before your eyes, in about a minute'
-	@echo 'make test    the tests (ARGS="-k name" chooses)'
+	@echo 'make demo            all seven events delivered before your eyes, in about a minute'
+	@echo 'make test            the tests (ARGS="-k name" chooses)'
 	@echo 'make test-receivers  receivers that nobody here wrote verify our signatures: PyPI, npm (with node), Debian'\''s webhook'
-	@echo 'make torture kill -9, cut networks, full servers: what is lost and doubled, counted (ARGS="--scale 0.1" is shorter)'
-	@echo 'make bench   figures, as ratios measured in one run (ARGS="--quick" is shorter)'
-	@echo 'make lint    ruff: lint rules and format'
-	@echo 'make types   mypy, strict'
-	@echo 'make clean   remove .venv, caches and builds'
+	@echo 'make torture         kill -9, cut networks, full servers: what is lost and doubled, counted (ARGS="--scale 0.1" is shorter)'
+	@echo 'make bench           figures, as ratios measured in one run (ARGS="--quick" is shorter)'
+	@echo 'make fuzz            libFuzzer on whatever reads what strangers write (FUZZ_SECONDS=300 for each; ARGS="url answer" chooses)'
+	@echo 'make lint            ruff: lint rules and format'
+	@echo 'make types           mypy, strict'
+	@echo 'make clean           remove .venv, caches and builds'
 	@echo 'PYTHON=python3.12 make ... uses another Python than python3; 3.11 or newer is needed.'
 
 demo: $(INSTALLED)
@@ -42,6 +44,11 @@ torture: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@.venv/bin/python -m tests.benchmarks $(ARGS)
+
+fuzz: $(INSTALLED)
+	@.venv/bin/python -c 'import atheris' 2>/dev/null || \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e '.[fuzz]'
+	@.venv/bin/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

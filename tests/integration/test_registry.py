@@ -211,6 +211,7 @@ def test_a_paused_endpoint_still_takes_events(registry: Registry, shard: Shard, 
 def test_health_that_somebody_tampered_with_is_still_read() -> None:
     read = Health.read({b"paused": b"\xff", b"fails": b"many", b"paused_at": b"-1", b"open": b"inf"})
     assert read == Health(paused="\ufffd", nonsense=("paused_at", "fails", "open"))
+    assert Health.read({b"fails": b"9" * 5000, b"probe_at": b"7"}) == Health(probe_at=7, nonsense=("fails",))
 
 
 # --- remove ----------------------------------------------------------------------------------------------------------
