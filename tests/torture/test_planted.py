@@ -12,7 +12,7 @@ from tests.torture.proxy import Harm
 from tests.torture.sabotage import PLANTED
 from tests.torture.scenario import promise
 
-EVENTS = 2_000
+EVENTS, KILLS = 2_000, 7
 
 
 def _endpoints(arena: Arena, behaviour: str) -> dict[str, list[str]]:
@@ -26,7 +26,7 @@ def _killed(planted: str, folder: Path) -> Findings:
         routes = _endpoints(arena, "flaky 60")
         arena.work(3, planted=planted)
         arena.emit(EVENTS, routes, rate=EVENTS / 3)
-        while arena.fleet.alive("producer"):
+        while arena.fleet.alive("producer") or arena.fleet.kills < KILLS:
             time.sleep(0.4)
             arena.fleet.kill_one("worker", arena.rng)
             arena.work(1, planted=planted)
@@ -40,7 +40,7 @@ def _outlived(planted: str, folder: Path) -> Findings:
         arena.work(2, planted=planted)
         arena.emit(EVENTS, routes)
         arena.fleet.join("producer")
-        time.sleep(4)
+        time.sleep(2.5)
         return arena.audit(promise(drained=False))
 
 

@@ -11,7 +11,7 @@ from tests.torture.ledger import Emitted, Ledger, digest
 from tests.torture.producer import body, event
 from tests.torture.scenario import Outcome, Run, costs, lateness, promise, scenario
 
-_MEMORY_MB = 160
+_MEMORY_MB = 120
 
 
 @scenario(
