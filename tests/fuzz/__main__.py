@@ -7,6 +7,7 @@ find. What it found is printed as bytes of Python, to be given to `--input` or t
 import argparse
 import ast
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from tests.fuzz.targets import TARGETS
 
 _EXECUTED = re.compile(r"^stat::number_of_executed_units:\s*(\d+)", re.MULTILINE)
 _MAX_BYTES, _MAX_SECONDS_EACH, _MAX_MEMORY_MB = 4096, 20, 2048
-_TOLD_LINES = 40
+_TOLD_LINES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +78,11 @@ def _run(name: str, seconds: int) -> Run:
         found = [each.read_bytes() for each in sorted(finds.iterdir())]
         executed = _EXECUTED.search(ended.stderr)
         if ended.returncode:
-            told = f"{ended.stdout}\n{ended.stderr}".splitlines()
-            sys.stdout.write("\n".join([*told[-_TOLD_LINES:], *(f"--input {str(each)!r}" for each in found), ""]))
+            # The one has what Python says, the other libFuzzer's progress and, at the end, what it says.
+            told = [*ended.stdout.splitlines(), *ended.stderr.splitlines()[-_TOLD_LINES:]]
+            told = [line for line in told if not line.startswith(("#", "INFO:", "WARNING:"))]
+            told += [f"python -m tests.fuzz {name} --input {shlex.quote(repr(each))}" for each in found]
+            sys.stdout.write("\n".join(told) + "\n")
         return Run(
             executed=int(executed[1]) if executed else 0,
             kept=len(list(corpus.iterdir())),

@@ -10,7 +10,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from tests.fuzz import properties
 from tests.fuzz.targets import TARGETS, Target
 
-EXAMPLES = 600
+EXAMPLES = 400
 
 
 @st.composite

@@ -702,3 +702,19 @@ async def test_a_body_that_breaks_is_not_waited_for(monkeypatch: pytest.MonkeyPa
         await visit.gone()
 
     same(await exchange(script, timeout=30), status=200, excerpt=b"abc")
+
+
+@pytest.mark.parametrize(("size", "seconds", "least_ms"), [(16_384, 30.0, 0), (16_383, 0.3, 290)])
+async def test_a_body_is_waited_for_until_16_kib_of_it_are_there(
+    size: int, seconds: float, least_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kasplo_notify.exchange.BODY_SECONDS", seconds)
+
+    async def script(visit: Visit) -> None:
+        await visit.request()
+        await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n" + b"x" * size)
+        await visit.gone()
+
+    outcome = await asyncio.wait_for(exchange(script, timeout=30), 20)
+    assert (outcome.status, outcome.excerpt) == (200, b"x" * 512)
+    assert outcome.duration_ms >= least_ms
