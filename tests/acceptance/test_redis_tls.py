@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 import sys
 from collections.abc import Iterator
@@ -139,4 +140,5 @@ def test_a_file_that_cannot_be_read_is_named(secured: Secured) -> None:
     refused = secured.command(secured.url(ca="none.pem"), "status")
     assert refused.exit_code == 3
     assert refused.stderr.startswith("Error: redis.url: ssl_ca_certs is '")
-    assert "none.pem', which cannot be read here" in refused.stderr
+    # A long path is cut.
+    assert re.search(r"none\..*, which cannot be read here", refused.stderr)

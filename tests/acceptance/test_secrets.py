@@ -76,7 +76,8 @@ def test_a_secret_is_shown_once_by_the_command_that_makes_it_and_nothing_else_wi
 
 def test_workers_show_none_whatever_goes_wrong(vault: Vault) -> None:
     world = vault.cli.world
-    key = world.registry.store.keys.endpoints
+    keys = world.registry.store.keys
+    key = keys.endpoints
     record = orjson.loads(world.redis.hget(key, "keys") or b"")
     world.endpoint("shattered", queues=1)
     world.redis.hset(key, "shattered", orjson.dumps({**record, "name": "shattered", "basic": "no colon", "timeout": 0}))
@@ -84,8 +85,9 @@ def test_workers_show_none_whatever_goes_wrong(vault: Vault) -> None:
     world.redis.hset(key, "jumbled", orjson.dumps({**record, "name": "jumbled"}))
     for name in ("promo", "shattered", "jumbled"):
         world.emit(name, 3)
-    # What is stored beside the record makes a worker write a traceback.
-    world.redis.hset(world.registry.store.keys("health:jumbled"), "resumed_at", "inf")
+    # A note of deaths that is no text makes a worker write a traceback.
+    world.redis.hset(keys("owner"), "jumbled.0", "a drain that died")
+    world.redis.hset(keys("suspect"), "jumbled.0", b"\xff")
     time.sleep(0.2)
     log = ""
     for how in ("json", "human"):

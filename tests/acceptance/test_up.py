@@ -23,7 +23,7 @@ from kasplo_notify.errors import StorageUnavailable
 from kasplo_notify.notifier import Notifier
 from kasplo_notify.receiver import Delivery, ReceiverThread
 from kasplo_notify.registry import Registry
-from tests.acceptance.world import ROOT, lives, until
+from tests.acceptance.world import PATIENCE_S, ROOT, lives, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ class Up:
     def text(self) -> str:
         return self.output.read_text()
 
-    def wait_for(self, pattern: str, seconds: float = 20) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = PATIENCE_S) -> re.Match[str]:
         until(lambda: bool(re.search(pattern, self.text)) or self.process.poll() is not None, seconds)
         found = re.search(pattern, self.text)
         assert found, self.text
@@ -108,7 +108,7 @@ def test_it_runs_until_a_signal_then_leaves_nothing(up: Callable[..., Up], numbe
     assert len(pids) == 3
     assert attached_url(config_of(one)) in one.text
     one.process.send_signal(number)
-    assert one.process.wait(20) == 0, one.text
+    assert one.process.wait(PATIENCE_S) == 0, one.text
     assert not any(map(lives, pids))
     assert not (one.data_dir / "server.sock").exists()
     assert "Stopped." in one.text
@@ -134,7 +134,7 @@ def test_a_second_one_is_refused_and_names_the_first(up: Callable[..., Up]) -> N
     one = up()
     one.workers()
     second = up()
-    assert second.process.wait(20) == 1
+    assert second.process.wait(PATIENCE_S) == 1
     assert re.search(rf"already running here \(pid {one.process.pid}, since \d{{4}}-", second.text)
     assert len(second.text.splitlines()) == 1
     assert one.process.poll() is None
@@ -146,12 +146,12 @@ def test_with_a_configured_url_a_second_one_is_refused_too(up: Callable[..., Up]
         one = up(KASPLO_REDIS__URL=running.url)
         one.workers()
         second = up(KASPLO_REDIS__URL=running.url)
-        assert second.process.wait(20) == 1
+        assert second.process.wait(PATIENCE_S) == 1
         assert f"pid {one.process.pid}, since" in second.text
         with pytest.raises(StorageUnavailable):
             attached_url(config_of(one))
         one.process.terminate()
-        assert one.process.wait(20) == 0
+        assert one.process.wait(PATIENCE_S) == 0
 
 
 def test_its_workers_deliver_and_a_signal_lets_them_finish(up: Callable[..., Up]) -> None:
@@ -166,7 +166,7 @@ def test_its_workers_deliver_and_a_signal_lets_them_finish(up: Callable[..., Up]
             notifier.emit(EVENT_TYPES["scomp"].example)
         until(lambda: len(deliveries) == 1)
         one.process.terminate()
-        assert one.process.wait(20) == 0
+        assert one.process.wait(PATIENCE_S) == 0
         assert len(deliveries) == 1
 
 
@@ -175,7 +175,7 @@ def test_a_killed_worker_is_replaced(up: Callable[..., Up]) -> None:
     os.kill(one.workers()[0], signal.SIGKILL)
     one.wait_for("worker 1 ended with SIGKILL; next start in 1 s")
     one.process.terminate()
-    assert one.process.wait(20) == 0
+    assert one.process.wait(PATIENCE_S) == 0
 
 
 def test_a_burst_of_workers_runs_the_embedded_server_itself_or_joins_the_one_that_runs(
@@ -220,7 +220,7 @@ def test_the_demo_leaves_nothing_when_it_is_stopped(up: Callable[..., Up], tmp_p
     pids = [*one.workers(), *one.servers()]
     assert len(pids) == 3
     one.process.terminate()
-    assert one.process.wait(20) == 130
+    assert one.process.wait(PATIENCE_S) == 130
     assert "Interrupted; nothing is left running." in one.text
     assert "Traceback" not in one.text
     assert not any(map(lives, pids))
@@ -230,7 +230,7 @@ def test_the_demo_leaves_nothing_when_it_is_stopped(up: Callable[..., Up], tmp_p
 def stop(one: Up) -> None:
     """End a demo as Ctrl+C does."""
     one.process.terminate()
-    assert one.process.wait(20) == 130, one.text
+    assert one.process.wait(PATIENCE_S) == 130, one.text
 
 
 def test_what_a_killed_demo_leaves_is_removed_by_the_next(up: Callable[..., Up], tmp_path: Path) -> None:
