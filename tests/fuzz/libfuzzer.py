@@ -4,7 +4,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["kasplo_notify"]):
+with atheris.instrument_imports(include=["kasplo_notify", "email"]):
     from tests.fuzz.targets import TARGETS
 
 
