@@ -1,7 +1,8 @@
 """The embedded server: a private Valkey or Redis process in the data folder, reached through a unix socket.
 
-It belongs to the process that started it and dies with it; acknowledged writes survive a kill of both: the
-append-only file is written before a client has its answer.
+It belongs to the process that started it and dies with it. Acknowledged writes survive a kill of both: the
+append-only file is written before a client has its answer, but on a disk so slow that a sync is still running; then
+the last two seconds may be lost (appendfsync everysec; docs/guarantees.md).
 
 Every command that finds `redis.url = "embedded"`, and every `import kasplo_notify`, comes through here: what
 only the owner of a server needs is imported when a server is started.
