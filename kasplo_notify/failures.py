@@ -64,6 +64,9 @@ _SYSTEM: dict[int, tuple[Failure, str]] = {
     errno.EPERM: ("unreachable", "a local firewall forbids the connection"),
     errno.EMFILE: ("worker", "this worker has no file descriptors left; raise its limit (ulimit -n)"),
     errno.ENFILE: ("worker", "this machine has no file descriptors left"),
+    errno.EAGAIN: ("worker", "this worker can start no more threads; raise its limit (ulimit -u, TasksMax= of systemd)"),
+    errno.ENOBUFS: ("worker", "this machine has no memory left for a connection"),
+    errno.ENOMEM: ("worker", "this machine has no memory left for a connection"),
 }
 
 
@@ -73,7 +76,7 @@ def connect_failure(error: BaseException, seconds: float) -> tuple[Failure, str]
         if match := _BLOCKED.search(str(each)):
             return "blocked", match[1]
     if isinstance(error, ClientConnectorDNSError):
-        return "dns", _dns(error.os_error)
+        return _dns(error.os_error)
     if isinstance(error, ClientConnectorCertificateError):
         return "tls", _certificate(error.certificate_error)
     if (tls := _tls_cause(error)) is not None:
@@ -125,10 +128,16 @@ def _tls_cause(error: BaseException) -> ssl.SSLError | None:
     return None
 
 
-def _dns(error: OSError) -> str:
-    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
-        return "name servers do not answer for this name"
-    return "name does not resolve"
+def _dns(error: OSError) -> tuple[Failure, str]:
+    # The numbers of a gaierror are its own. Any other error is the system's, and may say that nothing was looked up.
+    if not isinstance(error, socket.gaierror):
+        told = _system(error, "name does not resolve")
+        return told if told[0] == "worker" else ("dns", "name does not resolve")
+    if error.errno == socket.EAI_MEMORY:
+        return _SYSTEM[errno.ENOMEM]
+    if error.errno == socket.EAI_AGAIN:
+        return "dns", "name servers do not answer for this name"
+    return "dns", "name does not resolve"
 
 
 def _certificate(error: Exception) -> str:

@@ -6,6 +6,7 @@ waits for the threads of an executor when it ends; it does not wait for these.
 """
 
 import asyncio
+import errno
 import socket
 import threading
 from contextlib import suppress
@@ -28,7 +29,8 @@ class PooledResolver(AbstractResolver):
         """The addresses of `host`.
 
         Raises:
-            OSError: It has none, or the name servers do not answer.
+            OSError: It has none, or the name servers do not answer: a `socket.gaierror`. Any other: this machine
+                could not look.
         """
         found = await self._look_up(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -62,7 +64,7 @@ class PooledResolver(AbstractResolver):
             found: list[Any] = []
             error: Exception | None = None
             try:
-                found = socket.getaddrinfo(*arguments)
+                found = _addresses(*arguments)
             except Exception as raised:  # noqa: BLE001 - it is raised where it is waited for
                 error = raised
             with suppress(RuntimeError):  # the loop has been closed meanwhile
@@ -73,5 +75,14 @@ class PooledResolver(AbstractResolver):
             threading.Thread(target=look_up, name="kasplo-dns", daemon=True).start()
         except RuntimeError as error:
             self._free.release()
-            raise OSError(f"no thread could be started for it: {error}") from error
+            raise OSError(errno.EAGAIN, f"no thread could be started for it: {error}") from error
         return await looked_up
+
+
+def _addresses(*arguments: Any) -> list[Any]:
+    try:
+        return socket.getaddrinfo(*arguments)
+    except socket.gaierror:
+        # Where it could open no file or socket it may say that there is no such name, or that no server answers.
+        socket.socket().close()
+        raise
