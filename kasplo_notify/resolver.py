@@ -15,6 +15,8 @@ from typing import Any
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 _THREADS = 64
+# Of each family. Those that do not answer are dialled side by side, and each is a socket: a name may have hundreds.
+_ADDRESSES = 4
 
 
 class PooledResolver(AbstractResolver):
@@ -26,7 +28,7 @@ class PooledResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The addresses of `host`.
+        """The addresses of `host`, in the system's order: the first four of each family.
 
         Raises:
             OSError: It has none, or the name servers do not answer: a `socket.gaierror`. Any other: this machine
@@ -34,11 +36,15 @@ class PooledResolver(AbstractResolver):
         """
         found = await self._look_up(host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
         numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        results = [
-            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=numeric)
-            for kind, _, protocol, _, address in found
-            if kind in (socket.AF_INET, socket.AF_INET6)
-        ]
+        left = {socket.AF_INET: _ADDRESSES, socket.AF_INET6: _ADDRESSES}
+        results = []
+        for kind, _, protocol, _, address in found:
+            if left.get(kind):
+                left[kind] -= 1
+                at = str(address[0])
+                results.append(
+                    ResolveResult(hostname=host, host=at, port=port, family=kind, proto=protocol, flags=numeric)
+                )
         if not results:
             raise socket.gaierror(socket.EAI_NONAME, "no IPv4 or IPv6 address")
         return results
