@@ -145,6 +145,11 @@ class WorkerConfig(Section):
         "name of the RQ queue of the drains",
     )
 
+    @property
+    def max_idle(self) -> int:
+        """Connections that a worker process keeps while they have no request: with TLS each takes 0.3 MiB."""
+        return 2 * self.max_in_flight
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class EgressConfig(Section):

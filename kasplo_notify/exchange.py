@@ -10,6 +10,7 @@ import re
 
 from aiohttp import StreamReader
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from multidict import istr
@@ -44,8 +45,9 @@ class Peer(ResponseHandler):
         head: The first bytes that came since the last request was sent.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, kept: "Kept | None" = None) -> None:
         super().__init__(loop)
+        self._kept: Kept = {} if kept is None else kept
         self.exchanges = 0
         self.idle = False
         self.head = b""
@@ -55,6 +57,7 @@ class Peer(ResponseHandler):
     def begin(self) -> None:
         """A request is about to be sent: what comes from here on answers it."""
         self.exchanges += 1
+        self._kept.pop(self, None)
         self.idle, self.head = False, b""
         self._answered, self._left = False, ANSWER_BYTES
         self.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=BODY_BYTES)
@@ -110,6 +113,16 @@ class Peer(ResponseHandler):
         """
         self.abort()
 
+    def abort(self) -> None:
+        """Close at once."""
+        self._kept.pop(self, None)
+        super().abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Called by asyncio."""
+        self._kept.pop(self, None)
+        super().connection_lost(exc)
+
     @classmethod
     def of(cls, connection: Connection) -> "Peer":
         """The peer of a connection that has not been given back yet."""
@@ -117,6 +130,10 @@ class Peer(ResponseHandler):
         if not isinstance(peer, cls):
             raise TypeError("the connection was not made by the transport's connector")
         return peer
+
+
+# The connections that have no request, the one that is idle for longest first, and where the pool has each of them.
+Kept = dict[Peer, ConnectionKey]
 
 
 class AnswerTooLong(HttpProcessingError):

@@ -64,10 +64,13 @@ _SYSTEM: dict[int, tuple[Failure, str]] = {
     errno.EPERM: ("unreachable", "a local firewall forbids the connection"),
     errno.EMFILE: ("worker", "this worker has no file descriptors left; raise its limit (ulimit -n)"),
     errno.ENFILE: ("worker", "this machine has no file descriptors left"),
-    errno.EAGAIN: ("worker", "this worker can start no more threads; raise its limit (ulimit -u, TasksMax= of systemd)"),
+    errno.EAGAIN: ("worker", "this worker can start no more threads; raise its limit (ulimit -u)"),
     errno.ENOBUFS: ("worker", "this machine has no memory left for a connection"),
     errno.ENOMEM: ("worker", "this machine has no memory left for a connection"),
 }
+
+# What it helps to close something for.
+NO_FILES = (_SYSTEM[errno.EMFILE], _SYSTEM[errno.ENFILE])
 
 
 def connect_failure(error: BaseException, seconds: float) -> tuple[Failure, str]:

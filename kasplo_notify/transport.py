@@ -8,18 +8,21 @@ server does: it becomes an `Outcome`.
 
 import asyncio
 import functools
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import ClientRequest, ClientTimeout, TCPConnector
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from yarl import URL
 
 from kasplo_notify.config import Config
 from kasplo_notify.errors import EndpointError
-from kasplo_notify.exchange import Clock, Exchange, Peer
-from kasplo_notify.failures import connect_failure
+from kasplo_notify.exchange import Clock, Exchange, Kept, Peer
+from kasplo_notify.failures import NO_FILES, connect_failure
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.outcome import Outcome
 from kasplo_notify.request import Request
@@ -34,14 +37,48 @@ DNS_CACHE_SECONDS = 10
 _CACHED = 4096
 # Of endpoints with an SSL context of their own, which may take 850 kB and 24 ms to make.
 _CACHED_TLS = 128
+# Connections that are closed for one that gets no file: for it, and for what looks its name up.
+_SPARED = 8
 _QUERY = re.compile(r"[!-~]*")
 _COMMON_HEADERS = ("Accept: */*", "Accept-Encoding: identity")
 
 
 class _Connector(TCPConnector):
-    def __init__(self, **options: Any) -> None:
+    """aiohttp's, which has no bound for the connections that have no request.
+
+    Args:
+        max_idle: So many are kept.
+    """
+
+    def __init__(self, max_idle: int, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = functools.partial(Peer, loop=self._loop)  # type: ignore[assignment]  # aiohttp's own parser
+        self._max_idle = max_idle
+        self._kept: Kept = {}
+        factory = functools.partial(Peer, loop=self._loop, kept=self._kept)
+        self._factory = factory  # type: ignore[assignment]  # aiohttp's own parser
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        super()._release(key, protocol, should_close=should_close)
+        if isinstance(protocol, Peer) and protocol.transport is not None:
+            self._kept[protocol] = key
+            if len(self._kept) > self._max_idle:
+                self.close_idle(1)
+
+    def close_idle(self, count: int) -> int:
+        """Close up to `count` connections that have no request, those first that are idle for longest.
+
+        Returns how many. Their files are closed in the next turn of the event loop.
+        """
+        oldest = [*itertools.islice(self._kept.items(), count)]
+        for peer, key in oldest:
+            pool = self._conns[key]
+            # A pool is in the order of release, too: what stands before the peer has been closed by the other side.
+            while pool.popleft()[0] is not peer:
+                pass
+            if not pool:
+                del self._conns[key]
+            peer.close()
+        return len(oldest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +96,7 @@ class Transport:
     def __init__(self, config: Config, guard: EgressGuard) -> None:
         self._guard = guard
         self._connect_timeout = config.delivery.connect_timeout
+        self._max_idle = config.worker.max_idle
         self._targets: dict[str, _Target] = {}
         self._tls_targets: dict[tuple[str, Tls], _Target] = {}
         self._context_of = functools.lru_cache(_CACHED_TLS)(context_of)
@@ -74,6 +112,7 @@ class Transport:
         self._clock = Clock(self._loop)
         self._resolver = PooledResolver()
         self._connector = _Connector(
+            self._max_idle,
             limit=0,
             limit_per_host=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
@@ -113,12 +152,17 @@ class Transport:
         except OSError as error:  # of reading the client certificate
             return exchange.failed(*connect_failure(error, timeout))
         limits = self._limits.get(timeout) or self._make_limits(timeout)
-        fresh = False
+        fresh = spared = False
         while True:
             try:
                 connection = await self._connect(target, limits, fresh=fresh)
             except Exception as error:  # noqa: BLE001 - ValueError and AssertionError come out of it, too
-                return exchange.failed(*connect_failure(error, limits.connect or timeout))
+                failure = connect_failure(error, limits.connect or timeout)
+                if failure in NO_FILES and not spared and self._connector and self._connector.close_idle(_SPARED):
+                    spared = True
+                    await asyncio.sleep(0)
+                    continue
+                return exchange.failed(*failure)
             if (outcome := await exchange.run(connection, wire)) is not None:
                 return outcome
             # The server had closed the connection that was kept: once more at once, on one made for it.

@@ -56,9 +56,12 @@ def _is_no_repetition(record: logging.LogRecord) -> bool:
 
 @cache
 def raise_file_limit(config: Config) -> None:
-    """As many open files as the kernel lets us have: each request in flight is one. Reads what needs one later."""
+    """As many open files as a worker needs, if the kernel lets us have them. Reads what needs one later.
+
+    Where it lets us, twice as many: what is dialled at several addresses at once has a file for each.
+    """
     load_scripts()
-    wanted = files_needed(config)
+    wanted = 2 * files_needed(config)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -28,8 +28,9 @@ class Machine:
 
 
 def files_needed(config: Config) -> int:
-    """Open files that a worker needs when all requests are in flight: each is one."""
-    return config.worker.max_in_flight + config.worker.max_slow + _OTHER_FILES
+    """Open files that a worker needs at most: each request in flight is one, and each connection that is kept."""
+    worker = config.worker
+    return worker.max_in_flight + worker.max_slow + worker.max_idle + _OTHER_FILES
 
 
 def open_files(most: int | None, config: Config) -> Finding:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from kasplo_notify.config import Config
-from kasplo_notify.config_sections import DeliveryConfig, EgressConfig
+from kasplo_notify.config_sections import DeliveryConfig, EgressConfig, WorkerConfig
 from kasplo_notify.guard import EgressGuard
 from kasplo_notify.request import Request
 from kasplo_notify.transport import Transport
@@ -104,8 +104,11 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
 
 
 @contextlib.asynccontextmanager
-async def transporting(egress: EgressConfig = OPEN, connect_timeout: float = 1.0) -> AsyncIterator[Transport]:
-    config = Config(egress=egress, delivery=DeliveryConfig(connect_timeout=connect_timeout))
+async def transporting(
+    egress: EgressConfig = OPEN, connect_timeout: float = 1.0, max_in_flight: int = 256
+) -> AsyncIterator[Transport]:
+    delivery, worker = DeliveryConfig(connect_timeout=connect_timeout), WorkerConfig(max_in_flight=max_in_flight)
+    config = Config(egress=egress, delivery=delivery, worker=worker)
     transport = Transport(config, EgressGuard(egress))
     await transport.start()
     try:

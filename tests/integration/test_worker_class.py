@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -121,6 +122,31 @@ def test_a_drain_hears_of_changes_twice_a_second_and_ends_long_before_its_job_wo
     assert TICK_S <= 0.5
     assert 2 * MAX_RUN_S < TIMEOUT_S
     assert LOOK_S <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "then"),
+    [
+        (1024, resource.RLIM_INFINITY, 3840),
+        (1024, 1_048_576, 3840),
+        (1024, 2048, 2048),
+        (4096, 1_048_576, 4096),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+    ],
+)
+def test_a_worker_may_open_twice_the_files_that_it_counts_on(
+    soft: int, hard: int, then: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = (soft, hard)
+
+    def limit(_: int, wanted: tuple[int, int]) -> None:
+        nonlocal limits
+        limits = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", limit)
+    starting.raise_file_limit.__wrapped__(Config())
+    assert limits == (then, hard)
 
 
 def test_memory_is_frozen_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
