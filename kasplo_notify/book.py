@@ -1,5 +1,6 @@
 """What a worker knows of the endpoints it delivers to: the registry's records, read when first needed."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from kasplo_notify.errors import EndpointError
 from kasplo_notify.request import RequestBuilder
 from kasplo_notify.store import AsyncStore
 from kasplo_notify.verdict import Policy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,4 +85,8 @@ class Book:
         try:
             return Subscriber.of(Endpoint.from_json(record, name), self._config)
         except EndpointError:
+            return "broken"
+        except Exception:
+            # A fault of ours with one record must not hold up the others.
+            log.exception("endpoint_broken: the record of %s cannot be read", name)
             return "broken"

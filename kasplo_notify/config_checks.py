@@ -208,6 +208,11 @@ _TLS_OPTIONS = {
     "ssl_cert_reqs": r"none|optional|required",
     "ssl_check_hostname": r"(?i:true|false)",
 }
+_SECRET_OPTIONS = ("username", "password", "ssl_password")
+
+_MASK = "***"
+_WORD = re.compile(r"[A-Za-z0-9_./-]*")
+_PLACE = re.compile(r"(?:[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 
 
 def redis_url() -> Check[str]:
@@ -235,13 +240,30 @@ def redis_url() -> Check[str]:
 
 
 def masked_url(given: str, *, path: bool = False) -> str:
-    """The URL as it may be shown: without user and password; `path`: without path and query as well."""
-    if "://" not in given:
-        return given
-    parts = urlsplit(given)
-    host = parts.netloc.rpartition("@")
-    shown_netloc = f"***@{host[2]}" if host[1] else host[2]
+    """The URL as it may be shown, whoever gave it: without user and password; `path`: without path and query as well.
+
+    Of one that cannot be read, as a character of its password is not percent-encoded, only the scheme is shown.
+    """
+    scheme, separator, _ = given.partition("://")
+    if not separator:
+        return given if _WORD.fullmatch(given) else _MASK
+    try:
+        parts = urlsplit(given)
+        readable = bool(_PLACE.fullmatch(parts.netloc.rpartition("@")[2])) and "@" not in parts.path + parts.fragment
+    except ValueError:
+        readable = False
+    if not readable:
+        return f"{scheme}://{_MASK}" if _WORD.fullmatch(scheme) else _MASK
+    login, at, place = parts.netloc.rpartition("@")
+    place = f"{_MASK}@{place}" if login or at else place
     if path and (parts.path not in ("", "/") or parts.query):
-        return f"{parts.scheme}://{shown_netloc}/***"
-    query = re.sub(r"(?i)((?:^|&)(?:username|password|ssl_password)=)[^&]*", r"\1***", parts.query)
-    return f"{parts.scheme}://{shown_netloc}{parts.path}" + (f"?{query}" if query else "")
+        return f"{parts.scheme}://{place}/{_MASK}"
+    query = "&".join(map(_masked_option, filter(None, parts.query.split("&"))))
+    return f"{parts.scheme}://{place}{parts.path}" + (f"?{query}" if query else "")
+
+
+def _masked_option(option: str) -> str:
+    name, _, value = option.partition("=")
+    if name not in _REDIS_OPTIONS | _TLS_OPTIONS:
+        return _MASK
+    return f"{name}={_MASK if name in _SECRET_OPTIONS else value}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kasplo_notify import demo_remains
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.config import Config, toml
+from kasplo_notify.config_checks import masked_url
 from kasplo_notify.config_sections import RedisConfig
 from kasplo_notify.datadir import RunLock
 from kasplo_notify.demo_screen import Screen, Sent
@@ -26,7 +27,6 @@ from kasplo_notify.receiver import Delivery, ReceiverThread
 from kasplo_notify.registry import Registry
 from kasplo_notify.signature import generate_secret
 from kasplo_notify.stopping import Signals
-from kasplo_notify.store import mask_url
 from kasplo_notify.supervisor import Supervisor, worker_command
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run_demo(config: Config, *, out: Console) -> int:
         stack.callback(supervisor.end, grace=15.0)
         supervisor.start()
         screen = Screen(out, delay=demo.delivery.delay)
-        where = "embedded, in a temporary folder" if embedded else mask_url(url)
+        where = "embedded, in a temporary folder" if embedded else masked_url(url)
         screen.begin(where, supervisor.pids, receiver.url)
         _register(registry, receiver)
         sent = _emit(demo, receiver, screen)

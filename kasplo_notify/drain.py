@@ -139,7 +139,7 @@ class Drain:
     def _may_hand_back(self, held: Held) -> bool:
         """Whether a queue may go. A slow answer would keep the rest of it waiting for it.
 
-        A queue whose drains have died and that has not had its turn alone stays: to be given back would acquit it.
+        A queue whose drains have died stays until it has had its turn alone.
         """
         waits = held.single and held.buffered and not held.served
         if not waits and not (held.in_flight and self._gear.slots.has_slow(held.endpoint)):
@@ -202,10 +202,12 @@ class Drain:
                     self._sender.close(each)
 
     async def _release(self) -> None:
-        done = [held.queue for held in self._held.values() if held.done] + self._intake.strays
+        ready = [held for held in self._held.values() if held.done]
+        unserved = [held.queue for held in ready if not held.served] + self._intake.strays
+        done = unserved + [held.queue for held in ready if held.served]
         if not done:
             return
-        reply = await self._line.ask(Call("release", [self._token, self._gear.default_delay_ms, *done]))
+        reply = await self._line.ask(self._release_call(done, len(unserved)))
         if reply is None:
             return
         for queue in done:
@@ -227,4 +229,8 @@ class Drain:
             await self._settle()
         held = [*self._held, *self._intake.strays]
         if held:
-            await self._line.ask(Call("release", [self._token, self._gear.default_delay_ms, *held]))
+            await self._line.ask(self._release_call(held, len(held)))
+
+    def _release_call(self, queues: list[str], unserved: int) -> Call:
+        """The call that gives back `queues`; the first ones were not served, and it may be they that kill."""
+        return Call("release", [self._token, self._gear.default_delay_ms, unserved, *queues])

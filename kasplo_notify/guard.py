@@ -25,6 +25,9 @@ _URL = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[^\[\]/?#]*\]|[^\[\]:/?#]*)(?P<port>:[^/?#]*)?(?P<rest>[/?].*)?",
     re.IGNORECASE,
 )
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}")
+# Percent-encoded, and the forms of : and @ that a resolver would not take for them.
+_HIDING = frozenset("%@:\uff20\ufe6b\uff1a\ufe55")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _CANONICAL_V4 = re.compile(r"(?:0|[1-9][0-9]{0,2})(?:\.(?:0|[1-9][0-9]{0,2})){3}")
@@ -36,22 +39,15 @@ _LOOPBACK = {4: "127.0.0.0/8", 6: "::1/128"}
 # So many networks of egress.allow are repeated in a message.
 _LISTED = 2
 _LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback")
-# Names that only resolve inside somebody's network: RFC 6762 with its appendix G, RFC 8375, what ICANN never delegates
-# (.corp, .home, .internal, .mail), and what clusters use (.svc and .cluster.local: Kubernetes; .consul).
+# Names that only resolve inside somebody's network, as far as they are known: RFC 6762 with its appendix G, RFC 8375,
+# what ICANN never delegates (.corp, .home, .internal, .mail) or was warned of (SAC 045), and what software and routers
+# make up. Anybody may make up more: what a name resolves to decides when it is dialled.
 _PRIVATE_SUFFIXES = (
-    "local",
-    "home.arpa",
-    "corp",
-    "home",
-    "internal",
-    "intranet",
-    "lan",
-    "localdomain",
-    "mail",
-    "private",
-    "svc",
-    "cluster.local",
-    "consul",
+    *("local", "home.arpa", "corp", "home", "internal", "intranet", "lan", "localdomain", "mail", "private"),
+    *("belkin", "domain", "intra", "localnet", "router", "workgroup"),
+    *("fritz.box", "mshome.net", "speedport.ip"),
+    *("svc", "cluster.local", "svc.cluster", "default", "kube-system"),
+    *("consul", "docker", "incus", "lxd", "novalocal", "openstacklocal", "podman"),
 )
 # Never a server in DNS: RFC 6761 (.invalid), RFC 7686 (.onion), RFC 9476 (.alt), and the Internet's own infrastructure
 # (.arpa: resolver.arpa, service.arpa, ipv4only.arpa, reverse zones). RFC 6761 wants .test and .example to be treated
@@ -189,7 +185,7 @@ class EgressGuard:
         try:
             address = IPv6Address(host[1:-1])
         except ValueError as error:
-            raise EndpointError(f"{shown(host)} is not an IPv6 address") from error
+            raise EndpointError("what the URL has in [ ] is not an IPv6 address") from error
         if address.scope_id is not None:
             raise EndpointError("an IPv6 address with a zone (%) cannot be an endpoint")
         self._literal(str(address), port)
@@ -198,7 +194,7 @@ class EgressGuard:
     def _literal_v4(self, host: str, port: int) -> None:
         # 0x7f.1, 0177.0.0.1 and 2130706433 are all 127.0.0.1 to some resolver, and something else to another.
         if not _CANONICAL_V4.fullmatch(host) or parse(host) is None:
-            raise EndpointError(f"{shown(host)} is not a host name; write an IPv4 address as four decimal numbers")
+            raise EndpointError(f"{_named(host)} is not a host name; write an IPv4 address as four decimal numbers")
         self._literal(host, port)
 
     def _literal(self, address: str, port: int) -> None:
@@ -210,7 +206,7 @@ class EgressGuard:
     def _name(self, host: str, port: int) -> None:
         labels = host.split(".")
         if len(host) > 253 or not all(_LABEL.fullmatch(label) and _is_label(label) for label in labels):
-            raise EndpointError(f"{shown(host)} is not a host name")
+            raise EndpointError(f"{_named(host)} is not a host name")
         if _under(host, _DEAD_SUFFIXES) and not _under(host, _PRIVATE_SUFFIXES):
             raise EndpointError(f"{host} never resolves; give the name that the server has in DNS")
         if host in _LOOPBACK_NAMES or _under(host, ("localhost",)):
@@ -238,22 +234,30 @@ def _split(url: str) -> tuple[str, str, str | None, str]:
         raise EndpointError("the URL has a fragment (#), which is never sent; leave it out")
     scheme, separator, after = url.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
-        # Of what has no scheme little is shown: there may be credentials in it.
-        given = quoted(f"{scheme}://") if separator else quoted(url, 12)
-        raise EndpointError(f"the URL must begin with https:// or http://, not {given}")
+        # Of what has no scheme nothing is shown: it may be USER:PASS@HOST.
+        given = f", not {quoted(f'{scheme}://')}" if separator and _SCHEME.fullmatch(scheme) else ""
+        raise EndpointError(f"the URL must begin with https:// or http://{given}")
     if "@" in re.split(r"[/?]", after, maxsplit=1)[0]:
         raise EndpointError("the URL has credentials in it; give them with --basic USER:PASS")
     match = _URL.fullmatch(url)
     if match is None or not match["host"]:
-        raise EndpointError(f"{shown(url)} has no valid host and port")
+        raise EndpointError("the URL has no valid host and port; write it as https://HOST:PORT/PATH")
     return match["scheme"].lower(), match["host"], match["port"], match["rest"] or ""
 
 
 def _port(text: str) -> int:
     digits = text[1:]
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and 1 <= int(digits) <= 65535):
-        raise EndpointError(f"{shown(digits)} is not a port between 1 and 65535")
+        # A password that was put before the host is read as a port when a / or ? in it is not percent-encoded.
+        raise EndpointError(
+            "the URL has no port from 1 to 65535 where one should be; credentials are given with --basic USER:PASS"
+        )
     return int(digits)
+
+
+def _named(host: str) -> str:
+    """A host as a message may name it: not where it may hold credentials, their : and @ hidden from us."""
+    return "what the URL has for a host" if set(host) & _HIDING else shown(host)
 
 
 def _ascii(host: str) -> str:
@@ -266,7 +270,7 @@ def _ascii(host: str) -> str:
             mapped = idna.uts46_remap(host, std3_rules=True)
             host = mapped if mapped.isascii() else idna.encode(mapped).decode("ascii")
         except (idna.IDNAError, UnicodeError) as error:
-            raise EndpointError(f"{shown(host)} is not a valid international host name") from error
+            raise EndpointError(f"{_named(host)} is not a valid international host name") from error
     return host.lower().removesuffix(".")
 
 

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 
 from kasplo_notify.errors import EndpointError, shown
 
+MAX_NAME_BYTES = 128
 MAX_VALUE_BYTES = 1024
 MAX_TOTAL_BYTES = 8192
 
 # RFC 9110, section 5.6.2.
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # Field values: printable ASCII. RFC 9110 calls everything above obsolete, and receivers disagree about it.
 _VALUE = re.compile(r"[ -~]*")
 
@@ -40,6 +41,8 @@ _METADATA = frozenset(
     {"metadata", "metadata-flavor", "metadata-token", "x-google-metadata-request", "x-identity-header"}
 )
 _METADATA_PREFIXES = ("x-aws-ec2-metadata-", "x-aliyun-ecs-metadata-")
+# What Oracle's (IMDSv2) asks for is a header that everybody uses, with this value.
+_ORACLE = re.compile(r"bearer +oracle", re.IGNORECASE)
 
 
 def parse_header(line: str) -> tuple[str, str]:
@@ -59,7 +62,7 @@ def check_headers(pairs: Iterable[Iterable[object]]) -> tuple[tuple[str, str], .
 
     Raises:
         EndpointError: A name is not a token, is reserved or given twice; a value has characters outside
-            printable ASCII; a value is over 1 KiB or all of them over 8 KiB.
+            printable ASCII, or opens a metadata service; a value is over 1 KiB or all of them over 8 KiB.
     """
     checked: list[tuple[str, str]] = []
     seen: set[str] = set()
@@ -75,6 +78,10 @@ def check_headers(pairs: Iterable[Iterable[object]]) -> tuple[tuple[str, str], .
             raise EndpointError(f"the value of the header {name} is over {MAX_VALUE_BYTES} bytes")
         if value != value.strip(" "):
             raise EndpointError(f"the value of the header {name} begins or ends with a space")
+        if name.lower() == "authorization" and _ORACLE.fullmatch(value):
+            raise EndpointError(
+                "Authorization: Bearer Oracle opens cloud metadata services and is refused; choose another token"
+            )
         if name.lower() in seen:
             raise EndpointError(f"the header {name} is given twice; give it once")
         seen.add(name.lower())
@@ -106,8 +113,18 @@ def check_basic(credentials: object) -> str:
 
 
 def _check_header_name(name: object) -> str:
-    if type(name) is not str or not _TOKEN.fullmatch(name):
-        raise EndpointError(f"{shown(name)} is not a header name: letters, digits and -_. are")
+    if type(name) is not str:
+        raise EndpointError(f"a header's name is a string, not {shown(name)}")
+    if len(name) > MAX_NAME_BYTES:
+        raise EndpointError(f"a header name has at most {MAX_NAME_BYTES} characters, and one has {len(name)}")
+    if not _TOKEN.fullmatch(name):
+        # From the first character on that cannot be in a name it may be a value.
+        begun = _TOKEN.match(name)
+        which = f" that begins with {shown(begun[0])}" if begun else ""
+        raise EndpointError(
+            f"the header name{which} has other characters in it than letters, digits and -_.; "
+            "a header is written 'Name: value'"
+        )
     # Behind CGI and WSGI gateways X_Kasplo_Event_Type and X-Kasplo-Event-Type are one header.
     canonical = name.lower().replace("_", "-")
     if canonical in _OURS or canonical.startswith(_OUR_PREFIXES):

@@ -8,9 +8,10 @@ from kasplo_notify.book import Subscriber
 from kasplo_notify.stored import Progress, StoredEvent, split_retry
 from kasplo_notify.window import Window
 
-# Deaths of drains, one after another, after which a queue is delivered one event at a time; and deaths with the same
-# event alone in flight after which that event is given up.
-SINGLE_AFTER, POISON_AFTER = 2, 3
+# Deaths of drains after which a queue is delivered one event at a time. Then, deaths one after another at which the
+# same event had just gone out alone, after which it is given up; and deaths at which it was in flight alone at all: the
+# answer to a slow subscriber's may be what kills, and is no proof.
+SINGLE_AFTER, POISON_AFTER, SLOW_POISON_AFTER = 2, 3, 10
 READ_AHEAD = 128
 
 
@@ -65,13 +66,14 @@ class Held:
         slice_end: When it is handed back to the end of the line, by the same clock.
         probe: The endpoint's breaker is open and this queue may send one event.
         deaths: Drains that died holding it.
-        suspect: The event id that was alone in flight at POISON_AFTER of these deaths.
+        suspected: One of its events had just gone out alone at the last death.
+        poison: The id of an event that is given up for its deaths.
         resumed_ms: When a pause of the endpoint ended; the age of its events counts from here.
         closing: Nothing more is started; given back when nothing is in flight.
         exhausted: The last read returned all that was due.
         hangs: Its endpoint has a request that is older than a second, and answered none since: read nothing ahead.
         listed: It is in the sender's line.
-        served: Something of it was sent.
+        was_fresh: Whether its last event was a new one, or shall pass for that.
         unsettled: Results of its events that are not in Redis yet.
         last_id, last_score: How far new events and retries were read.
     """
@@ -85,13 +87,14 @@ class Held:
     slice_end: float
     probe: bool = False
     deaths: int = 0
-    suspect: str = ""
+    suspected: bool = False
+    poison: str = ""
     resumed_ms: int = 0
     closing: bool = False
     exhausted: bool = False
     hangs: bool = False
     listed: bool = False
-    served: bool = False
+    was_fresh: bool = False
     unsettled: int = 0
     fresh_in_flight: int = 0
     again_in_flight: int = 0
@@ -101,7 +104,8 @@ class Held:
     _again: deque[Item] = field(default_factory=deque)
     _refs: set[bytes] = field(default_factory=set)
     _ties: int = 0
-    _was_fresh: bool = False
+    _kinds_read: set[str] = field(default_factory=set)
+    _kinds_sent: set[str] = field(default_factory=set)
 
     @property
     def single(self) -> bool:
@@ -126,6 +130,14 @@ class Held:
     def idle(self) -> bool:
         """Whether nothing of it is in flight, or answered and not settled."""
         return not self.in_flight and not self.unsettled
+
+    @property
+    def served(self) -> bool:
+        """Whether the first new event and the first retry were sent, as far as there were any.
+
+        What was in flight when a drain died is the first of its kind by then.
+        """
+        return self._kinds_read <= self._kinds_sent
 
     @property
     def done(self) -> bool:
@@ -172,20 +184,22 @@ class Held:
 
     def keep(self, item: Item) -> None:
         """Buffer an item until its turn."""
+        self._kinds_read.add(item.kind)
         (self._fresh if item.kind == "n" else self._again).append(item)
 
     def next(self) -> Item:
         """The next item. New events and retries alternate, so that neither starves the other."""
-        self.served = True
         ahead = self.fresh_in_flight - self.again_in_flight
         # Where one at a time is in flight, their turn alone tells.
-        fresh_first = ahead < 0 or (ahead == 0 and not self._was_fresh)
-        self._was_fresh = bool(self._fresh) and (fresh_first or not self._again)
-        if self._was_fresh:
+        fresh_first = ahead < 0 or (ahead == 0 and not self.was_fresh)
+        self.was_fresh = bool(self._fresh) and (fresh_first or not self._again)
+        if self.was_fresh:
             self.fresh_in_flight += 1
-            return self._fresh.popleft()
-        self.again_in_flight += 1
-        return self._again.popleft()
+        else:
+            self.again_in_flight += 1
+        item = (self._fresh if self.was_fresh else self._again).popleft()
+        self._kinds_sent.add(item.kind)
+        return item
 
     def finished(self, item: Item) -> None:
         if item.kind == "n":
@@ -210,6 +224,16 @@ class Held:
         self._fresh.clear()
         self._again.clear()
         return size
+
+
+def suspicion(noted: str) -> tuple[bool, str]:
+    """Read claim's note of deaths: whether an event is suspected to kill its worker, and the id of one that does."""
+    quick, _, rest = noted.partition(" ")
+    every, _, event_id = rest.partition(" ")
+    if not (quick.isdecimal() and every.isdecimal()):
+        return False, ""
+    convicted = int(quick) >= POISON_AFTER or int(every) >= SLOW_POISON_AFTER
+    return int(quick) > 0, event_id if convicted else ""
 
 
 def _before(entry_id: bytes) -> str:

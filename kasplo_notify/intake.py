@@ -7,7 +7,7 @@ from typing import Any
 from kasplo_notify.book import Subscriber
 from kasplo_notify.equipment import Equipment
 from kasplo_notify.errors import NotifyError
-from kasplo_notify.held import POISON_AFTER, Held
+from kasplo_notify.held import Held, suspicion
 from kasplo_notify.line import Line
 from kasplo_notify.registry import removal
 from kasplo_notify.sender import Sender
@@ -140,8 +140,8 @@ class Intake:
         self._sender.take(held, row[6], row[5])
 
     def _hold(self, row: list[Any], subscriber: Subscriber, now: float) -> Held:
-        name, probe, deaths, alone, resumed, _, _ = row
-        seen, _, suspect = alone.decode().partition(" ")
+        name, probe, deaths, noted, resumed, _, _ = row
+        suspected, poison = suspicion(noted.decode())
         return Held(
             queue=name.decode(),
             endpoint=_endpoint(name),
@@ -152,8 +152,11 @@ class Intake:
             slice_end=now + SLICE_S * self._gear.rng.uniform(0.5, 1.5),
             probe=bool(probe),
             deaths=deaths,
-            suspect=suspect if seen.isdigit() and int(seen) >= POISON_AFTER else "",
+            suspected=suspected,
+            poison=poison,
             resumed_ms=int(resumed),
+            # Where a drain sends but one event before it has to stop, neither kind must wait for ever.
+            was_fresh=self._gear.rng.random() < 0.5,
         )
 
     # --- what is known -------------------------------------------------------------------------------------------

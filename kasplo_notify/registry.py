@@ -19,6 +19,7 @@ from kasplo_notify.errors import (
     UnknownEndpoint,
     nearest,
     quoted,
+    shown,
 )
 from kasplo_notify.routing import Route, RouteTable, dump_routes
 from kasplo_notify.store import Arg, Call, Keys, Store, connect
@@ -138,6 +139,9 @@ class Registry:
                 endpoints[name] = Endpoint.from_json(record, check_name(name))
             except EndpointError as error:
                 broken.append(Broken(name, str(error)))
+            except Exception as error:  # noqa: BLE001 - a fault of ours with one record must not hide the others
+                fault = f"{type(error).__name__}, a fault of this version; please report it"
+                broken.append(Broken(name, f"the stored endpoint {shown(name)} cannot be read ({fault})"))
         return (version or b"0").decode(), endpoints, broken
 
     def endpoints(self) -> dict[str, Endpoint]:

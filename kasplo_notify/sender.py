@@ -21,6 +21,8 @@ from kasplo_notify.window import SLOW_AFTER_S, Ticket
 log = logging.getLogger(__name__)
 
 MAX_BUFFERED, MAX_BUFFERED_BYTES = 1024, 16_777_216
+# For how long an event that goes alone has the drain's queues of its kind wait for its answer.
+TURN_S = 0.1
 
 
 class Sender:
@@ -38,7 +40,7 @@ class Sender:
         self._line = line
         self._tally = tally
         self._ready: deque[Held] = deque()
-        self._suspicious: deque[Held] = deque()
+        self._one_by_one: deque[Held] = deque()
         self._alone: Held | None = None
         self._alone_since = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,7 +73,7 @@ class Sender:
         for item in held.add(rows, asked):
             if item.event is None:
                 self._give_up(held, item, "broken_record", "the stored record is not an event")
-            elif item.event.id == held.suspect:
+            elif item.event.id == held.poison:
                 self._give_up(held, item, "poison", "workers died while it alone was being delivered")
             elif now_ms - max(item.progress.first_due_ms, held.resumed_ms) > max_age_ms:
                 self._give_up(held, item, "too_old", "it was older than delivery.max_age")
@@ -84,7 +86,13 @@ class Sender:
         """Put a queue in line for :meth:`start`, if it has something to send."""
         if held.buffered and not held.listed and not held.closing:
             held.listed = True
-            (self._suspicious if held.single else self._ready).append(held)
+            if not held.single:
+                self._ready.append(held)
+            elif held.suspected:
+                # Before what nobody suspects yet may kill the worker while this is in flight.
+                self._one_by_one.appendleft(held)
+            else:
+                self._one_by_one.append(held)
 
     def close(self, held: Held) -> None:
         """Start nothing more of a queue."""
@@ -133,16 +141,21 @@ class Sender:
         self._gear.slots.clear()
 
     def _next_in_line(self) -> Held | None:
-        """A queue whose drains have died goes one event at a time, and so do all such queues of this drain together.
+        """A queue whose drains have died goes one event at a time, and such queues of this drain take turns.
 
-        When the worker dies again, what was in flight alone is to blame, and not what happened to be beside it. A slow
-        answer does not keep the others waiting.
+        When the worker dies again, what has just gone out is to blame, and not what happened to be beside it. Where an
+        event is suspected already, it is in flight by itself; for a second, as more would prove nothing.
         """
-        alone, now = self._alone, time.monotonic()
-        busy = alone is not None and not alone.idle and now - self._alone_since < SLOW_AFTER_S
-        if self._suspicious and not busy:
-            return self._suspicious.popleft()
+        if self._one_by_one and self._turn_is_over(self._one_by_one[0]):
+            return self._one_by_one.popleft()
         return self._ready.popleft() if self._ready else None
+
+    def _turn_is_over(self, following: Held) -> bool:
+        alone = self._alone
+        if alone is None or alone.idle:
+            return True
+        turn = SLOW_AFTER_S if alone.suspected or following.suspected else TURN_S
+        return time.monotonic() - self._alone_since >= turn
 
     def _may_start(self, held: Held, now: float) -> bool:
         return (
@@ -199,7 +212,7 @@ class Sender:
             self.wake.set()
         if verdict.action == "delivered":
             self._tally.delivered += 1
-            held.window.succeeded(subscriber.cap)
+            held.window.succeeded(subscriber.cap, now)
         else:
             self._tally.failed += 1
             self._tally.dead += verdict.action == "dead"

@@ -8,7 +8,6 @@ and its reply back). Scripts need Redis 7.0 or Valkey 7.2.
 import asyncio
 import hashlib
 import os
-import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
+from kasplo_notify.config_checks import masked_url
 from kasplo_notify.errors import ConfigError, shown
 from kasplo_notify.storage_errors import explain
 
@@ -96,18 +96,9 @@ class Call:
     keys: Sequence[str] = ()
 
 
-def mask_url(url: str) -> str:
-    """A Redis URL without its password, also when an `@` in it was not percent-encoded."""
-    scheme = re.match(r"(?:[a-z]+://)?", url)[0]  # type: ignore[index]  # it matches everything
-    login, at, place = url.removeprefix(scheme).rpartition("@")
-    user, colon, _ = login.partition(":")
-    hidden = f"{scheme}{user}{colon}{'***' if colon else ''}{at}{place}"
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
-
-
 def _check_url(url: str) -> str:
     if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigError(f"redis.url is {mask_url(url)!r}: use redis://, rediss://, unix:// or embedded")
+        raise ConfigError(f"redis.url is {masked_url(url)!r}: use redis://, rediss://, unix:// or embedded")
     for name, file in parse_qsl(urlsplit(url).query):
         # The TLS library does not say which file it cannot read.
         if name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") and not os.access(file, os.R_OK):

@@ -6,7 +6,6 @@ anything of them.
 """
 
 import base64
-import binascii
 import hashlib
 import os
 import ssl
@@ -104,14 +103,16 @@ def check_key(pem: object) -> str:
     """The private key in what was read from its file, and nothing else of it; `check_pair` looks into it.
 
     Raises:
-        EndpointError: There is none, it is encrypted, or it is too large.
+        EndpointError: There is none, it is encrypted or not base64, or it is too large.
     """
     what = "the client key"
     for label, lines in _blocks(_text(what, pem)):
         if label == "ENCRYPTED PRIVATE KEY" or any(line.startswith("Proc-Type:") for line in lines):
             raise EndpointError(f"{what} is encrypted, and workers know no passphrase: decrypt it with `openssl pkey`")
         if label in _KEYS:
-            return "\n".join((f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""))
+            text = base64.b64encode(_decoded(what, lines)).decode()
+            rows = (text[at : at + 64] for at in range(0, len(text), 64))
+            return "\n".join((f"-----BEGIN {label}-----", *rows, f"-----END {label}-----", ""))
     raise EndpointError(f"{what} has no private key in PEM (-----BEGIN PRIVATE KEY-----)")
 
 
@@ -168,12 +169,15 @@ def _text(what: str, pem: object) -> str:
 
 
 def _ders(what: str, pem: str) -> list[bytes]:
+    what = f"a certificate of {what}"
+    return [_decoded(what, lines) for label, lines in _blocks(pem) if label == _CERTIFICATE]
+
+
+def _decoded(what: str, lines: list[str]) -> bytes:
     try:
-        return [
-            base64.b64decode("".join(lines), validate=True) for label, lines in _blocks(pem) if label == _CERTIFICATE
-        ]
-    except (binascii.Error, ValueError):
-        raise EndpointError(f"a certificate of {what} is not base64") from None
+        return base64.b64decode("".join(lines), validate=True)
+    except ValueError:
+        raise EndpointError(f"{what} is not base64") from None
 
 
 def _blocks(pem: str) -> Iterator[tuple[str, list[str]]]:

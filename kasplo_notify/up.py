@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kasplo_notify.config_checks import masked_url
 from kasplo_notify.datadir import RunLock
 from kasplo_notify.embedded import EmbeddedServer, url_of
 from kasplo_notify.errors import StorageUnavailable
 from kasplo_notify.invocation import invocation
 from kasplo_notify.registry import Registry
 from kasplo_notify.stopping import Signals
-from kasplo_notify.store import mask_url
 from kasplo_notify.supervisor import Supervisor, worker_command
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _count_endpoints(config: Config) -> int:
 def _introduce(
     out: Console, config: Config, server: EmbeddedServer | None, workers: Sequence[int], endpoints: int
 ) -> None:
-    where = f"embedded, {config.redis.url}" if server is not None else mask_url(config.redis.url)
+    where = f"embedded, {config.redis.url}" if server is not None else masked_url(config.redis.url)
     pids = ", ".join(map(str, workers))
     rows = [
         ("server", where),

@@ -6,9 +6,7 @@ opens at most one more per second. One that answers most of its requests at once
 own limit bounds what it has of the allowance.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 START = 4.0
@@ -20,18 +18,16 @@ SLOW_AFTER_S = 1.0
 class Window:
     """The concurrency of one queue: additive increase, multiplicative decrease (as TCP, RFC 5681).
 
-    Args:
-        clock: Seconds of a monotonic clock.
+    `now` is in seconds of a monotonic clock, here and below.
 
     Attributes:
         size: Requests that may be in flight, at least 1.
     """
 
-    __slots__ = ("_answered", "_clock", "_last_shrunk", "_threshold", "size")
+    __slots__ = ("_answered", "_last_shrunk", "_threshold", "size")
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._answered = clock()
+    def __init__(self) -> None:
+        self._answered = float("-inf")
         self.restart()
 
     def restart(self) -> None:
@@ -48,17 +44,17 @@ class Window:
         if self.size > START and now - self._answered >= IDLE_S:
             self.restart()
 
-    def succeeded(self, cap: int) -> None:
+    def succeeded(self, cap: int, now: float) -> None:
         """A request was answered with 2xx: double per round trip at first, then grow by one."""
-        self._answered = self._clock()
+        self._answered = now
         self.size = min(float(cap), self.size + (1 if self.size < self._threshold else 1 / self.size))
 
     def failed(self, now: float, started: float) -> None:
         """A request failed: halve, once for all that were in flight together.
 
         Args:
-            now: Seconds of a monotonic clock.
-            started: When the failed request began, by the same clock.
+            now: The moment of its answer.
+            started: When the failed request began.
         """
         self._answered = now
         if started < self._last_shrunk:

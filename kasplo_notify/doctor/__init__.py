@@ -7,6 +7,7 @@ values to findings. A judgement stands here once, whoever asks for it.
 from collections.abc import Iterator, Sequence
 
 from kasplo_notify.config import Config
+from kasplo_notify.config_checks import masked_url
 from kasplo_notify.doctor.attempt import Attempt, Unread
 from kasplo_notify.doctor.clock import clocks, stepped_back
 from kasplo_notify.doctor.finding import LEVELS, Finding, Level, by_gravity, fault, note, ok
@@ -19,7 +20,7 @@ from kasplo_notify.doctor.server import Server
 from kasplo_notify.doctor.serving import serving
 from kasplo_notify.doctor.spooled import spool
 from kasplo_notify.quantities import listed
-from kasplo_notify.store import Store, mask_url
+from kasplo_notify.store import Store
 
 __all__ = [
     "LEVELS",
@@ -85,7 +86,7 @@ def _reached(reading: Reading) -> Iterator[Finding]:
     if reading.away:
         yield fault("redis", "Redis cannot be used, and what is in it was not looked at")
         return
-    where = mask_url(reading.config.redis.url)
+    where = masked_url(reading.config.redis.url)
     fast = "" if reading.clock is None else f" within {max(0.1, reading.clock.uncertainty_s * 2000):.1f} ms"
     yield ok("redis", f"Redis answers{fast} ({where})")
 

@@ -5,5 +5,5 @@
 -- Returns {now, version, 1 if the queue is still held}.
 
 local held = redis.call('HGET', OWNER, ARGV[2]) == ARGV[1]
-if held then redis.call('HSET', base .. 'alone', ARGV[2], ARGV[3]) end
+if held then redis.call('HSET', base .. 'alone', ARGV[2], whole(now) .. ' ' .. ARGV[3]) end
 return {whole(now), version(), held and 1 or 0}

@@ -1,7 +1,7 @@
 -- release: give queues back. A queue that was served goes to the back of the line.
 --
 -- KEYS[1] stem
--- ARGV[1] token, [2] default delay in ms, then the queues
+-- ARGV[1] token, [2] default delay in ms, [3] how many of the queues were not served, then the queues, those first
 -- Returns {now, version, queues that were still held, how many of them are due at once, workers idle, score of the
 -- schedule's first entry or ''}.
 
@@ -24,11 +24,12 @@ local function release(queue)
   end
 end
 
-for at = 3, #ARGV do
+for at = 4, #ARGV do
   local queue = ARGV[at]
   if redis.call('HGET', OWNER, queue) == ARGV[1] then
     redis.call('HDEL', OWNER, queue)
-    forget_deaths(queue)
+    -- Deaths that it may be the cause of count until it was served and nobody died.
+    if at - 3 > tonumber(ARGV[3]) then forget_deaths(queue) end
     -- Where its keys are not what they should be the next claim finds it, and says so.
     if not guarded(release, queue) then redis.call('ZADD', SCHEDULE, whole(now), queue) end
     released = released + 1

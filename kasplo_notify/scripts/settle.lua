@@ -148,6 +148,15 @@ local function apply(item)
   return true
 end
 
+-- What was alone in flight was answered, and the drain lives.
+local function acquit(item)
+  redis.call('HDEL', base .. 'alone', item.queue)
+  local suspect = redis.call('HGET', base .. 'suspect', item.queue)
+  if suspect and string.match(suspect, '^%d+ %d+ (.*)$') == item.id then
+    redis.call('HDEL', base .. 'suspect', item.queue)
+  end
+end
+
 local owners, alone, applied, endpoints = {}, {}, 0, {}
 for at = 8, #ARGV, 15 do
   local item = {
@@ -159,12 +168,13 @@ for at = 8, #ARGV, 15 do
   local endpoint = endpoint_of(item.queue)
   if owners[item.queue] == nil then
     owners[item.queue] = redis.call('HGET', OWNER, item.queue) == token
-    alone[item.queue] = owners[item.queue] and redis.call('HGET', base .. 'alone', item.queue)
+    local sent = owners[item.queue] and redis.call('HGET', base .. 'alone', item.queue)
+    alone[item.queue] = sent and string.match(sent, '^%d+ (.*)$')
   end
   endpoints[endpoint] = true
   if owners[item.queue] or item.action == 'delivered' then
     local sound, took_effect = guarded(apply, item)
-    if alone[item.queue] == item.id then redis.call('HDEL', base .. 'alone', item.queue) end
+    if alone[item.queue] == item.id then acquit(item) end
     if not sound then
       -- Its event may still be there and would be sent again and again.
       guarded(pause, endpoint, 'broken')

@@ -15,9 +15,9 @@
 --                               delay (ms, when not the default), partitions (most queues it ever had)
 --   attempts:<endpoint> stream  the last attempts (failures always, successes sampled)
 --   stats:<endpoint>:<m|h><n> hash  counters of one minute (kept 2 h) or hour (kept 8 days)
---   deaths              hash    queue -> drains that died holding it, since one lived to give it back
---   alone               hash    queue -> the one event in flight, while it is delivered one at a time
---   suspect             hash    queue -> "<n> <event id>": at how many of these deaths this event was alone
+--   deaths              hash    queue -> drains that died holding it, since one lived to serve it
+--   alone               hash    queue -> "<ms> <event id>": what is in flight alone, and since when
+--   suspect             hash    queue -> "<n> <m> <event id>": alone at m of these deaths, just gone out at the last n
 --   ahead               hash    queue -> when an entry id from the future was first seen (the clock stepped back)
 --   version             string  the registry's version
 --   counters            hash    emitted, unrouted, dead letters dropped, and the like

@@ -13,6 +13,12 @@ from urllib.parse import quote
 import pytest
 import trustme
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from kasplo_notify import AsyncNotifier, Notifier, StorageUnavailable
 from kasplo_notify.cli import root
@@ -97,6 +103,33 @@ def test_a_client_that_has_to_show_a_certificate_shows_it(secured: Secured) -> N
     refused = secured.command(secured.url(port=secured.strict), "status")
     assert refused.exit_code == 4
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_wherever_the_url_is_shown_the_password_of_a_key_is_not(secured: Secured) -> None:
+    mine, password = secured.files / "client.pem", "hunter2-swordfish"
+    key = load_pem_private_key(mine.read_bytes(), None)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password.encode()))
+    (secured.files / "client.key").write_bytes(encrypted)
+    url = secured.url(
+        port=secured.strict,
+        ssl_certfile=str(mine),
+        ssl_keyfile=str(secured.files / "client.key"),
+        ssl_password=password,
+    )
+    shown = [
+        secured.command(url, *args)
+        for args in (["doctor"], ["doctor", "--json"], ["config", "show"], ["config", "show", "--json"])
+    ]
+    assert all("ssl_password=***" in each.stdout for each in shown)
+    refused = secured.command(url.replace("localhost", "127.0.0.1"), "status")
+    assert refused.exit_code == 4
+    secured.world.environ["KASPLO_REDIS__URL"] = url
+    up = secured.world.start([sys.executable, "-m", "kasplo_notify", "up"])
+    until(lambda: "Next, in another terminal" in up.output, what="what `up` says first")
+    up.terminate()
+    assert up.wait() == 0
+    assert "ssl_password=***" in up.output
+    assert password not in up.output + "".join(each.output for each in (*shown, refused))
 
 
 @pytest.mark.parametrize(

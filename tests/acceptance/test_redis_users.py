@@ -285,7 +285,7 @@ def reachable(script: str) -> set[str]:
     seen, waiting = {"clock"}, [(folder / f"{script}.lua").read_text(), functions["clock"]]
     while waiting:
         text = waiting.pop()
-        found |= {name.lower() for name in re.findall(r"redis\.call[(,] ?'(\w+)'", text)}
+        found |= {name.lower() for name in re.findall(r"redis\.p?call[(,] ?'(\w+)'", text)}
         fresh = {name for name in functions if name not in seen and re.search(rf"\b{name}\b", text)}
         seen |= fresh
         waiting += [functions[name] for name in fresh]

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import orjson
 from yarl import URL
 
+from kasplo_notify.cli.certificates import expiry_warnings, tls_json, tls_rows
 from kasplo_notify.config import Config
 from kasplo_notify.config_sections import EgressConfig
 from kasplo_notify.dead import _letter
@@ -35,6 +36,7 @@ from kasplo_notify.signature import check_secret, sign, verify
 from kasplo_notify.spool import record as spooled
 from kasplo_notify.status import _attempt
 from kasplo_notify.stored import BrokenRecord, Progress, StoredEvent, split_retry
+from kasplo_notify.tls import context_of
 from kasplo_notify.transport import Transport, _wire
 from kasplo_notify.verdict import MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, Policy, decide, parse_retry_after
 from tests.fuzz.answering import answered
@@ -231,7 +233,7 @@ def stored(data: bytes) -> None:
 
 
 def endpoint(data: bytes) -> None:
-    """An endpoint's record: refused, or the same when it is stored again, and requests can be made for it."""
+    """An endpoint's record: refused, or the same when it is stored again; and requests and TLS can be made for it."""
     try:
         read = Endpoint.from_json(data)
     except EndpointError as error:
@@ -239,6 +241,10 @@ def endpoint(data: bytes) -> None:
         return
     assert Endpoint.from_json(read.to_json()) == read
     assert read.timeout is None or math.isfinite(read.timeout)
+    if read.tls is not None:
+        context_of(read.tls)
+        shown = [*map(str, tls_json(read).values()), *map(str, tls_rows(read, _NOW)), *expiry_warnings(read, _NOW)]
+        assert all(each.isprintable() for each in shown)
     _on_the_wire(read, StoredEvent("msg_1", "", b'{"event_type":"scomp","email":"a"}'))
 
 

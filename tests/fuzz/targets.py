@@ -9,6 +9,7 @@ from kasplo_notify.events import EVENT_TYPES
 from kasplo_notify.spool import record as spooled
 from kasplo_notify.stored import StoredEvent
 from tests.fuzz import properties
+from tests.fuzz.pem import CERTIFICATE, KEY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ _RECORD = replace(
     timeout=5.0,
     retry_delays=(1.0, 2.5),
 ).to_json()
+_WITH_PEM = replace(properties.ENDPOINT, ca=CERTIFICATE, client_cert=CERTIFICATE, client_key=KEY)
 _SPOOLED = spooled.pack(spooled.SpooledEvent("msg_2", "", "scomp", "a@b", b'{"event_type":"scomp"}'))
 
 TARGETS = {
@@ -131,7 +133,11 @@ TARGETS = {
     ),
     "endpoint": Target(
         run=properties.endpoint,
-        seeds=(properties.ENDPOINT.to_json(), _RECORD),
+        seeds=(
+            *(properties.ENDPOINT.to_json(), _RECORD, _WITH_PEM.to_json()),
+            replace(_WITH_PEM, ca=None).to_json(),
+            replace(properties.ENDPOINT, ca=CERTIFICATE).to_json(),
+        ),
         words=(
             b'"url"',
             b"null",
@@ -145,6 +151,15 @@ TARGETS = {
             b"{}",
             b"\\n",
             b'"v":2',
+            "é".encode(),
+            b"\\u0000",
+            b"\\ud800",
+            b"\\u2028",
+            b"=",
+            b"-----BEGIN ",
+            b"-----BEGIN RSA PRIVATE KEY-----\\n",
+            b"-----END CERTIFICATE-----\\n",
+            b"Proc-Type: 4,ENCRYPTED\\n",
         ),
     ),
     "counters": Target(

@@ -72,8 +72,8 @@ def _check_deaths(model: Model, seen: Seen) -> None:
         if queue not in model.owners and not seen.waiting(queue):
             model.forget_deaths(queue)
     assert seen.deaths == +model.deaths
-    assert seen.alone == model.alone
-    assert seen.suspects == {queue: f"{times} {event_id}" for queue, (times, event_id) in model.suspects.items()}
+    assert seen.alone == {queue: "{} {}".format(*noted) for queue, noted in model.alone.items()}
+    assert seen.suspects == {queue: "{} {} {}".format(*noted) for queue, noted in model.suspects.items()}
 
 
 def _check_removals(model: Model, seen: Seen) -> None:

@@ -14,6 +14,8 @@ from tests.integration.shard import DELAY, HOUR, Claim, Item
 
 CLASSES = {"bi": ("promo",), "crm": ("promo", "news")}
 DEAD_BYTES, DEAD_KEEP = 1500, 3 * HOUR
+# As in claim.lua.
+JUST = 500
 FAILURES_TO_OPEN, WINS_TO_CLOSE, FIRST_PROBE, LAST_PROBE = 10, 3, 5000, 60_000
 # Between a token's time as it is told and as it is: what a step may take on a busy machine.
 UNSURE = 10_000
@@ -98,9 +100,10 @@ class Model:
             order of their deaths.
         owners: Queue -> token of the drain that holds it.
         leases: Queue -> when that drain's lease ends.
-        deaths: Queue -> drains that never gave it back, since one did.
-        alone: Queue -> the event that its drain said is alone in flight.
-        suspects: Queue -> at how many deaths, one after another, which event was alone.
+        deaths: Queue -> drains that never gave it back, since one served it and did.
+        alone: Queue -> since when which event is alone in flight, as its drain said.
+        suspects: Queue -> at how many deaths, one after another, an event had just gone out; at how many it was alone
+            in flight; and which.
         registered: The endpoints.
         health: Their pauses and breakers.
         tokens: Of each token of a push, and each id that a caller gave, how many ms it is remembered for.
@@ -117,8 +120,8 @@ class Model:
     owners: dict[str, str] = field(default_factory=dict)
     leases: dict[str, int] = field(default_factory=dict)
     deaths: Counter[str] = field(default_factory=Counter)
-    alone: dict[str, str] = field(default_factory=dict)
-    suspects: dict[str, tuple[int, str]] = field(default_factory=dict)
+    alone: dict[str, tuple[int, str]] = field(default_factory=dict)
+    suspects: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     registered: dict[str, Registered] = field(default_factory=dict)
     health: dict[str, Health] = field(default_factory=lambda: {name: Health() for name in ENDPOINTS})
     tokens: dict[str, int] = field(default_factory=dict)
@@ -227,34 +230,38 @@ class Model:
                 self.leases[queue] = reply.now + lease
             elif health.paused or gate > reply.now or probing:
                 if queue in self.owners and health.paused != "removing":
-                    self._died(queue)
+                    self._died(queue, lease)
                 self._disown(queue)
                 removing += [queue] if health.paused == "removing" else []
             else:
-                died = queue in self.owners
-                wanted = 1 if health.open or died else min(per_queue, left)
+                if queue in self.owners:
+                    self._died(queue, lease)
+                wanted = 1 if health.open or self.deaths[queue] else min(per_queue, left)
                 events = [copy.key[0] for copy in self._due(queue, before, reply.now, wanted, wanted)]
-                suspect = self._died(queue) if died else ""
-                given.append((queue, health.open, self.deaths[queue] if died else 0, suspect, events))
+                suspect = "{} {} {}".format(*self.suspects[queue]) if queue in self.suspects else ""
+                given.append((queue, health.open, self.deaths[queue], suspect, events))
                 left -= len(events)
                 self.owners[queue], self.leases[queue] = token, reply.now + lease
                 health.probe = f"{token} {queue}" if health.open else health.probe
         assert [(each.queue, each.probe, each.deaths, each.alone, each.ids) for each in reply.queues] == given
         assert (reply.removing, reply.own, reply.broken) == (removing, own, {})
 
-    def _died(self, queue: str) -> str:
-        """A drain died holding a queue. Returns what is said of the event that was alone in flight, if any was."""
+    def _died(self, queue: str, lease: int) -> None:
+        """A drain died holding a queue."""
         self.deaths[queue] += 1
-        if event_id := self.alone.pop(queue, ""):
-            times, suspect = self.suspects.get(queue, (0, ""))
-            self.suspects[queue] = (times + 1 if suspect == event_id else 1, event_id)
-        return "{} {}".format(*self.suspects[queue]) if queue in self.suspects else ""
+        if noted := self.alone.pop(queue, None):
+            sent, event_id = noted
+            quick, times, suspect = self.suspects.get(queue, (0, 0, ""))
+            if suspect != event_id:
+                quick, times = 0, 0
+            seen_alive = self.leases[queue] - lease
+            self.suspects[queue] = (quick + 1 if seen_alive - sent < JUST else 0, times + 1, event_id)
 
-    def went_alone(self, token: str, queue: str, event_id: str) -> bool:
+    def went_alone(self, token: str, queue: str, event_id: str, now: int) -> bool:
         """Returns whether the drain holds the queue."""
         if self.owners.get(queue) != token:
             return False
-        self.alone[queue] = event_id
+        self.alone[queue] = now, event_id
         return True
 
     def due(self, queue: str, before: Seen, now: int, fresh: int, again: int) -> list[str]:
@@ -276,8 +283,10 @@ class Model:
         for key, item in items:
             there = [copy for copy in before.find(key) if copy.ref == item.ref and copy.queue == item.queue]
             mine = self.owners.get(item.queue) == token
-            if mine and self.alone.get(item.queue) == item.event_id:
+            if mine and self.alone.get(item.queue, (0, ""))[1] == item.event_id:
                 del self.alone[item.queue]
+                if self.suspects.get(item.queue, (0, 0, ""))[2] == item.event_id:
+                    del self.suspects[item.queue]
             if there and key not in moved and (mine or item.action == "delivered"):
                 moved.add(key)
                 effects += 1
@@ -320,13 +329,14 @@ class Model:
         self.leases |= {queue: now + lease for queue, still in zip(QUEUES, held, strict=True) if still}
         return held
 
-    def released(self, token: str, queue: str) -> bool:
+    def released(self, token: str, queue: str, *, served: bool = True) -> bool:
         """Returns whether the drain still held the queue."""
         if self.owners.get(queue) != token:
             return False
         self._disown(queue)
         self.served.add(queue)
-        self.forget_deaths(queue)
+        if served:
+            self.forget_deaths(queue)
         health = self.health[endpoint_of(queue)]
         self.sought |= {endpoint_of(queue)} if health.paused == "removing" else set()
         health.probe = "" if health.probe == f"{token} {queue}" else health.probe
@@ -423,6 +433,7 @@ class Model:
         """So much time has passed: all that is known is that much longer ago."""
         self.copies = {key: replace(copy, at=copy.at - ms) for key, copy in self.copies.items()}
         self.leases = {queue: end - ms for queue, end in self.leases.items()}
+        self.alone = {queue: (sent - ms, event_id) for queue, (sent, event_id) in self.alone.items()}
         self.tokens = {token: left - ms for token, left in self.tokens.items()}
 
 

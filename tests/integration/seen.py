@@ -59,8 +59,8 @@ class Seen:
         schedule: Queue -> score.
         owners: Queue -> token.
         deaths: Queue -> how many drains died holding it.
-        alone: Queue -> the event that its drain said is alone in flight.
-        suspects: Queue -> which event was alone at the last deaths, and at how many.
+        alone: Queue -> since when which event is alone in flight, as its drain said.
+        suspects: Queue -> which event was alone at the last deaths, at how many, and just gone out at how many.
         dead_bytes: Endpoint -> bytes of its dead letters, as they are counted.
         counters: What is counted over all endpoints.
         stats: Endpoint -> what is counted for it.
@@ -164,6 +164,9 @@ def pass_time(shard: Shard, seen: Seen, ms: int) -> None:
             pipeline.delete(keys(name))
             for ref, fields in entries:
                 pipeline.xadd(keys(name), fields, id=older(ref, ms))
+        for queue, noted in seen.alone.items():
+            sent, _, event_id = noted.partition(" ")
+            pipeline.hset(keys("alone"), queue, f"{int(sent) - ms} {event_id}")
         for endpoint, health in seen.health.items():
             for field in set(_MOMENTS) & health.keys():
                 pipeline.hincrby(keys(f"health:{endpoint}"), field, -ms)

@@ -209,9 +209,9 @@ class Shard:
         _, _, replies = self.run("renew", token, lease, *queues)
         return [(bool(held), paused.decode(), int(gate)) for held, paused, gate in replies]
 
-    def release(self, token: str, *queues: str) -> tuple[int, int, int]:
+    def release(self, token: str, *queues: str, unserved: Sequence[str] = ()) -> tuple[int, int, int]:
         """Queues that were still held, how many of them are due at once, workers idle."""
-        _, _, released, still_due, idle, _ = self.run("release", token, DELAY, *queues)
+        _, _, released, still_due, idle, _ = self.run("release", token, DELAY, len(unserved), *unserved, *queues)
         return released, still_due, idle
 
     def repair(self, *endpoints: str, dead_bytes: int = UNLIMITED, dead_keep: int = DAY) -> list[str]:

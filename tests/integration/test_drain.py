@@ -15,6 +15,7 @@ import trustme
 
 from kasplo_notify import drain as drain_module
 from kasplo_notify import intake as intake_module
+from kasplo_notify import sender as sender_module
 from kasplo_notify.config import Config, WorkerConfig
 from kasplo_notify.drain import Drain
 from kasplo_notify.endpoint import Endpoint
@@ -25,6 +26,7 @@ from kasplo_notify.registry import Registry
 from kasplo_notify.request import Request
 from kasplo_notify.settlement import BATCH
 from kasplo_notify.store import AsyncStore, Call, connect_async
+from kasplo_notify.window import SLOW_AFTER_S
 from tests.integration.shard import Shard
 
 pytestmark = pytest.mark.parametrize("wire", ["server"], indirect=True)
@@ -347,7 +349,9 @@ async def test_where_drains_died_again_one_event_is_in_flight_at_a_time(
         def look(event_id: str) -> None:
             seen.append(len(answers.unanswered))
             if deaths > 1:
-                blamed.append({each.decode() for each in shard.client.hvals(shard.keys("alone"))} ^ {event_id})
+                blamed.append(
+                    {each.split()[1].decode() for each in shard.client.hvals(shard.keys("alone"))} ^ {event_id}
+                )
 
         answers.on_send = look
         await asyncio.wait_for(drain.run(), 20)
@@ -385,6 +389,7 @@ async def test_a_queue_that_waits_for_its_turn_alone_is_not_acquitted(
 ) -> None:
     monkeypatch.setattr(intake_module, "SLICE_S", 0.05)
     monkeypatch.setattr(drain_module, "SLICE_S", 0.05)
+    monkeypatch.setattr(sender_module, "TURN_S", 1.0)
     put_with_deaths(shard, 2)
     known: dict[str, int] = {}
     async with drain_losing(config, shard.url) as (drain, answers):
@@ -401,3 +406,33 @@ async def test_a_queue_that_waits_for_its_turn_alone_is_not_acquitted(
         answers.open.set()
         await asyncio.wait_for(running, 20)
     assert known == {"crm.0": 2, "crm.1": 2}
+
+
+@pytest.mark.usefixtures("crm")
+async def test_what_is_suspected_goes_first_and_by_itself(shard: Shard, config: Config) -> None:
+    put_with_deaths(shard, 2)
+    # As the drain of crm.1 died of it just now, and nothing has answered since.
+    shard.client.hset(shard.keys("alone"), "crm.1", f"{shard.now()} 1-0")
+    times: dict[str, float] = {}
+    async with drain_losing(config, shard.url) as (drain, answers):
+        answers.open.clear()
+        answers.hang = {"1-0"}
+        answers.on_send = lambda event_id: times.update({event_id: time.monotonic()})
+        running = asyncio.ensure_future(drain.run())
+        await asyncio.sleep(2.0)
+        answers.open.set()
+        await asyncio.wait_for(running, 20)
+    assert answers.sent[0] == "1-0"
+    assert times[answers.sent[1]] - times["1-0"] >= SLOW_AFTER_S
+    assert len(answers.sent) == 10
+    assert not {"deaths", "suspect", "alone"} & shard.names()
+
+
+@pytest.mark.usefixtures("crm")
+async def test_an_event_that_killed_often_enough_is_given_up(shard: Shard, config: Config) -> None:
+    put_with_deaths(shard, 5)
+    shard.client.hset(shard.keys("suspect"), "crm.1", "3 3 1-0")
+    async with drain_losing(config, shard.url) as (drain, answers):
+        await asyncio.wait_for(drain.run(), 20)
+    assert shard.dead() == [("1-0", "poison")]
+    assert len(answers.sent) == 9

@@ -252,7 +252,8 @@ class Machine(RuleBasedStateMachine):
             return
         who = self._one(drain, readers)
         (queue, _), read = list(who.reads.items())[one % len(who.reads)]
-        assert self.shard.run("alone", who.token, queue, read.id)[2] == self.model.went_alone(who.token, queue, read.id)
+        now, _, held = self.shard.run("alone", who.token, queue, read.id)
+        assert bool(held) == self.model.went_alone(who.token, queue, read.id, int(now))
         self.look()
 
     @rule(drain=which)
@@ -262,12 +263,13 @@ class Machine(RuleBasedStateMachine):
         assert [bool(held) for held, _, _ in replies] == self.model.renewed(who.token, int(now), LEASE)
         self.look()
 
-    @rule(drain=which, queues=st.sets(st.sampled_from(QUEUES), min_size=1))
-    def release(self, drain: int, queues: set[str]) -> None:
+    @rule(drain=which, queues=st.sets(st.sampled_from(QUEUES), min_size=1), served=st.booleans())
+    def release(self, drain: int, queues: set[str], *, served: bool = True) -> None:
         """Of these queues, some may be another's."""
         who = self._one(drain, self.drains + self.zombies)
-        released, _, _ = self.shard.release(who.token, *sorted(queues))
-        assert released == sum(self.model.released(who.token, queue) for queue in sorted(queues))
+        given = {"unserved": ()} if served else {"unserved": sorted(queues)}
+        released, _, _ = self.shard.release(who.token, *(sorted(queues) if served else ()), **given)
+        assert released == sum(self.model.released(who.token, queue, served=served) for queue in sorted(queues))
         self.look()
 
     @rule(drain=drains)

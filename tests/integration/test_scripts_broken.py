@@ -42,7 +42,7 @@ def test_a_note_of_deaths_that_is_not_one_stops_nothing(shard: Shard) -> None:
     shard.run("alone", "drain1", "crm.0", "e0")
     shard.end_lease("crm.0")
     (claimed,) = shard.claim("drain2").queues
-    assert (claimed.deaths, claimed.alone) == (1, "1 e0")
+    assert (claimed.deaths, claimed.alone) == (1, "1 1 e0")
 
 
 def test_a_broken_queue_is_lost_for_its_drain_which_reads_the_others(shard: Shard) -> None:

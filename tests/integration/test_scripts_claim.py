@@ -125,12 +125,65 @@ def test_a_drain_that_gave_its_queue_back_did_not_die(shard: Shard) -> None:
     assert shard.claim("drain4").queues[0].deaths == 1
 
 
+def test_deaths_count_until_the_queue_was_served(shard: Shard) -> None:
+    shard.hold("drain1")
+    shard.end_lease("crm.0")
+    shard.claim("drain2")
+    shard.release("drain2", unserved=["crm.0"])
+    assert shard.claim("drain3").queues[0].deaths == 1
+    shard.release("drain3", "crm.0")
+    assert shard.claim("drain4").queues[0].deaths == 0
+
+
+def test_deaths_count_while_the_endpoint_is_held_off(shard: Shard) -> None:
+    """It answers with Retry-After: when a dead drain's queue is found it may not be served yet."""
+    shard.hold("drain1")
+    shard.run("alone", "drain1", "crm.0", "e0")
+    shard.set_health(not_before=shard.now() + 60_000)
+    shard.end_lease("crm.0")
+    assert shard.claim("drain2").queues == []
+    shard.client.hdel(shard.keys("health:crm"), "not_before")
+    shard.client.zadd(shard.keys("schedule"), {"crm.0": 0})
+    (claimed,) = shard.claim("drain3").queues
+    assert (claimed.deaths, claimed.alone) == (1, "1 1 e0")
+
+
+def test_a_drain_whose_drains_before_it_died_gets_one_event_of_each_kind(shard: Shard) -> None:
+    shard.hold("drain1", events=4)
+    shard.end_lease("crm.0")
+    assert shard.claim("drain2", per_queue=4).queues[0].ids == ["e0"]
+
+
+def test_what_is_in_flight_for_longer_had_not_just_gone_out(shard: Shard) -> None:
+    """A slow subscriber's answer is awaited, and the worker dies of something else."""
+    shard.hold("drain1")
+    for deaths in (1, 2):
+        # It went out five seconds ago, and a second ago its drain said that it was alive.
+        shard.client.hset(shard.keys("alone"), "crm.0", f"{shard.now() - 5000} e0")
+        shard.end_lease("crm.0")
+        assert shard.claim(f"drain{deaths + 1}", lease=1000).queues[0].alone == f"0 {deaths} e0"
+    # Quick ones count one after another.
+    shard.run("alone", "drain3", "crm.0", "e0")
+    shard.end_lease("crm.0")
+    assert shard.claim("drain4").queues[0].alone == "1 3 e0"
+
+
+def test_an_event_that_was_answered_alone_is_suspected_no_more(shard: Shard) -> None:
+    (ref,) = shard.hold("drain1")
+    shard.run("alone", "drain1", "crm.0", "e0")
+    shard.end_lease("crm.0")
+    shard.claim("drain2")
+    shard.run("alone", "drain2", "crm.0", "e0")
+    shard.settle("drain2", Item(ref=ref, event_id="e0", action="retry", delay=1000))
+    assert not {"suspect", "alone"} & shard.names()
+
+
 def test_the_event_that_is_alone_in_flight_at_deaths_is_told_with_their_number(shard: Shard) -> None:
     shard.hold("drain1")
     for deaths in (1, 2, 3):
         assert shard.run("alone", f"drain{deaths}", "crm.0", "e0")[2] == 1
         shard.end_lease("crm.0")
-        assert shard.claim(f"drain{deaths + 1}").queues[0].alone == f"{deaths} e0"
+        assert shard.claim(f"drain{deaths + 1}").queues[0].alone == f"{deaths} {deaths} e0"
 
 
 def test_what_is_delivered_one_at_a_time_before_it_does_not_hide_the_event_of_the_deaths(shard: Shard) -> None:
@@ -140,7 +193,7 @@ def test_what_is_delivered_one_at_a_time_before_it_does_not_hide_the_event_of_th
         shard.run("alone", drain, "crm.0", f"neighbour-{deaths}")
         shard.run("alone", drain, "crm.0", "e2")
         shard.end_lease("crm.0")
-        assert shard.claim(f"drain{deaths + 1}").queues[0].alone == f"{deaths} e2"
+        assert shard.claim(f"drain{deaths + 1}").queues[0].alone == f"{deaths} {deaths} e2"
 
 
 def test_an_event_that_is_settled_was_not_alone_in_flight_at_a_later_death(shard: Shard) -> None:
@@ -158,7 +211,7 @@ def test_another_event_alone_in_flight_starts_with_no_deaths(shard: Shard) -> No
     shard.claim("drain2")
     shard.run("alone", "drain2", "crm.0", "e1")
     shard.end_lease("crm.0")
-    assert shard.claim("drain3").queues[0].alone == "1 e1"
+    assert shard.claim("drain3").queues[0].alone == "1 1 e1"
 
 
 def test_a_drain_that_lost_its_queue_cannot_announce_an_event(shard: Shard) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
 from kasplo_notify import Notifier
@@ -27,6 +28,14 @@ NUMBERS = (
     *("failing_since", "blocked_since", "partitions", "paused_at"),
 )
 
+_AUTHORITY = trustme.CA()
+_LEAF = _AUTHORITY.issue_cert("client.example")
+PEMS = {
+    "ca": _AUTHORITY.cert_pem.bytes().decode(),
+    "client_cert": _LEAF.cert_chain_pems[0].bytes().decode(),
+    "client_key": _LEAF.private_key_pem.bytes().decode(),
+}
+
 Tamper = Callable[[Shard], object]
 
 
@@ -40,6 +49,16 @@ def changed(**values: object) -> Tamper:
         shard.client.hset("kasplo:endpoints", "bad", orjson.dumps(stored | values))
 
     return tamper
+
+
+def pem(key: str, change: Callable[[str], str]) -> Tamper:
+    """A record with authorities, certificate and key, one of which is changed."""
+    return changed(url="https://127.0.0.1:9/", **(PEMS | {key: change(PEMS[key])}))
+
+
+def inside(put: str) -> Callable[[str], str]:
+    """A PEM with something in the middle of its second line."""
+    return lambda pem: f"{pem[:50]}{put}{pem[50:]}"
 
 
 def health(**values: Any) -> Tamper:
@@ -108,6 +127,12 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
     "a record of a name that is none": (record(b"{}", b"Bad\nName"), "broken_records"),
     "a record of a name that is no text": (record(b"{}", NO_TEXT), "broken_records"),
     "a record of a huge name": (record(b"{}", HUGE), "broken_records"),
+    **{f"{key} that is not ASCII": (pem(key, inside("é")), "broken_records") for key in PEMS},
+    **{f"{key} with a NUL": (pem(key, inside("\0")), "broken_records") for key in PEMS},
+    **{f"{key} of nothing": (pem(key, lambda _: "\n"), "broken_records") for key in PEMS},
+    **{f"{key} that ends early": (pem(key, lambda pem: pem[:90]), "broken_records") for key in PEMS},
+    **{f"huge {key}": (pem(key, inside("A" * 100_000)), "broken_records") for key in PEMS},
+    "a client_key as long as may be": (pem("client_key", inside("A" * 60_000)), "broken_records"),
     "health of infinite numbers": (health(**dict.fromkeys(NUMBERS, "inf")), "broken_health"),
     "health of negative numbers": (health(**dict.fromkeys(NUMBERS, "-1")), "broken_health"),
     "health of long numbers": (health(**dict.fromkeys(NUMBERS, "9" * 400)), "broken_health"),
@@ -244,6 +269,37 @@ def test_the_others_are_served_it_is_told_and_every_command_has_a_sentence(
         assert command(shard, "endpoint", "add", "new", "https://new.example.com/").exit_code == 0
         with Notifier(config=config) as notifier:
             assert notifier.emit(scomp()).endpoints == ("new",)
+
+
+def test_a_fault_of_ours_in_reading_one_record_stops_neither_the_others_nor_any_command(
+    shard: Shard,
+    config: Config,
+    due: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = Endpoint.from_json
+
+    def faulty(stored: bytes, known_as: str | None = None) -> Endpoint:
+        if known_as == "bad":
+            raise RecursionError("one that nobody foresaw")
+        return read(stored, known_as)
+
+    monkeypatch.setattr(Endpoint, "from_json", faulty)
+    assert set(due) <= set(asyncio.run(deliver(shard, config)))
+    assert [line for line in caplog.messages if "bad cannot be read" in line] == [
+        "endpoint_broken: the record of bad cannot be read"
+    ]
+    assert "one that nobody foresaw" in caplog.text
+    assert "drain_failed" not in caplog.text
+    assert "broken_records" in told_by_doctor(shard)
+    for args in commands(OTHERS):
+        done = command(shard, *args)
+        assert (args, done.exit_code) == (args, 0), done.stderr
+    for args in commands(BROKEN):
+        done = command(shard, *args)
+        assert (args, done.exit_code in (0, 2)) == (args, True), done.output[:500]
+        assert "Traceback" not in tell(done)
 
 
 @pytest.mark.parametrize("value", [b"junk", HUGE, NO_TEXT, b"inf"], ids=["junk", "huge", "no text", "infinite"])

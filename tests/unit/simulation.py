@@ -257,7 +257,7 @@ class Simulation:
             subscriber.last_answered = float("-inf")
         verdict = decide(outcome, before, subscriber.policy, EPOCH + now, self._rng)
         if verdict.action == "delivered":
-            subscriber.window.succeeded(subscriber.cap)
+            subscriber.window.succeeded(subscriber.cap, now)
         else:
             subscriber.window.failed(now, ticket.started)
         self.attempts.append(

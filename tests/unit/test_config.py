@@ -22,6 +22,7 @@ from kasplo_notify.config import (
     WorkerConfig,
     toml,
 )
+from kasplo_notify.config_checks import masked_url
 from kasplo_notify.errors import ConfigError
 from kasplo_notify.store import connect
 
@@ -444,6 +445,36 @@ class TestShowing:
         assert rows["redis.url"] == "rediss://***@h:6380/1?password=***&ssl_cert_reqs=none"
         assert rows["alerts.url"] == "https://hooks.example.com/***"
         assert rows["web.token"] == "***"
+
+    @pytest.mark.parametrize(
+        ("url", "told"),
+        [
+            ("redis://host:6379/0", "redis://host:6379/0"),
+            ("redis://joe:hunter2@host:6379/0", "redis://***@host:6379/0"),
+            ("redis://hunter2@host", "redis://***@host"),
+            ("redis://:p@ss@hunter2/rd@host/0", "redis://***"),
+            ("redis://:hunter2/b@c@host/0", "redis://***"),
+            ("redis://joe:123/hunter2@host/0", "redis://***"),
+            ("redis://joe?hunter2@host/0", "redis://joe?***"),
+            ("redis://:a#hunter2@host/0", "redis://***"),
+            ("redis://jo@e:hunter2@host/0", "redis://***@host/0"),
+            ("redis://[hunter2/0", "redis://***"),
+            ("redis://host?Password=hunter2&db=1", "redis://host?***&db=1"),
+            ("unix:///run/redis.sock?db=1&password=hunter2", "unix:///run/redis.sock?db=1&password=***"),
+            ("unix://joe:hunter2@/run/redis.sock", "unix://***@/run/redis.sock"),
+            (
+                "rediss://h/0?ssl_keyfile=/k&ssl_password=hunter2&username=joe",
+                "rediss://h/0?ssl_keyfile=/k&ssl_password=***&username=***",
+            ),
+            ("joe:hunter2@host", "***"),
+            ("hunter2@host://host", "***"),
+            ("localhost", "localhost"),
+            ("embedded", "embedded"),
+        ],
+    )
+    def test_a_url_is_shown_without_its_secrets_even_where_it_cannot_be_read(self, url: str, told: str) -> None:
+        assert masked_url(url) == told
+        assert "hunter2" not in masked_url(url, path=True)
 
     @pytest.mark.parametrize("url", ["embedded", "redis://h", "redis://[::1]:6379/0", "unix:///run/redis.sock?db=1"])
     def test_a_url_without_secrets_is_shown_whole(self, url: str) -> None:

@@ -41,7 +41,7 @@ def test_how_fast_redis_answers_is_told_and_no_password() -> None:
     config = Config.load(environ={}, overrides={"redis.url": "redis://joe:hunter2@db.example.com:6379/0"})
     clock = Clock(ahead_s=0.0, uncertainty_s=0.004)
     (redis, *_) = examine(replace(READING, config=config, clock=clock))
-    assert redis.text == "Redis answers within 8.0 ms (redis://joe:***@db.example.com:6379/0)"
+    assert redis.text == "Redis answers within 8.0 ms (redis://***@db.example.com:6379/0)"
 
 
 def test_what_was_not_shown_is_one_finding_a_reason() -> None:

@@ -150,6 +150,37 @@ def test_a_header_value_that_is_no_string_is_told_as_that() -> None:
         make(headers={"X-Tenant": 42})
 
 
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("Authorization=Bearer hunter2", "that begins with 'Authorization' has"),
+        ("Authorization Bearer hunter2", "that begins with 'Authorization' has"),
+        ("Authorization\thunter2", "that begins with 'Authorization' has"),
+        (" hunter2", "the header name has"),
+        ("", "the header name has"),
+    ],
+)
+def test_of_a_header_name_that_is_none_only_its_beginning_is_quoted(name: str, quoted: str) -> None:
+    with pytest.raises(EndpointError, match="a header is written 'Name: value'") as refused:
+        make(headers=[(name, "x")])
+    assert quoted in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_of_a_header_name_that_is_too_long_nothing_is_quoted() -> None:
+    assert make(headers=[("x" * 128, "y")])
+    with pytest.raises(EndpointError, match=r"a header name has at most 128 characters, and one has 129$"):
+        make(headers=[("x" * 129, "y")])
+
+
+def test_the_header_of_one_more_metadata_service_is_refused_by_its_value() -> None:
+    for value in ("Bearer Oracle", "bearer  oracle"):
+        with pytest.raises(EndpointError, match="metadata"):
+            make(headers=[("AUTHORIZATION", value)])
+    for header in (("Authorization", "Bearer Oracles"), ("X-Token", "Bearer Oracle")):
+        assert make(headers=[header]).headers == (header,)
+
+
 def test_a_near_miss_is_told_what_was_meant() -> None:
     with pytest.raises(EndpointError, match="engine_click"):
         make(event_types=["engine_clicks"])

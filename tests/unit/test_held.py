@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kasplo_notify.held import POISON_AFTER, READ_AHEAD, SINGLE_AFTER, Held, Item
+from kasplo_notify.held import POISON_AFTER, READ_AHEAD, SINGLE_AFTER, Held, Item, suspicion
 from kasplo_notify.stored import Progress, StoredEvent
 from tests.unit.queues import Row, again, fresh, hold, packed
 
@@ -209,3 +209,44 @@ def test_a_queue_that_forgets_what_was_read_ahead_reads_it_again_and_waits_for_w
     assert (held.buffered, held.done) == (0, False)
     held.finished(item)
     assert held.done
+
+
+# --- deaths ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("noted", "suspected", "poison"),
+    [
+        ("", False, ""),
+        ("0 1 e0", False, ""),
+        ("1 1 e0", True, ""),
+        ("2 9 e0", True, ""),
+        ("3 3 e0", True, "e0"),
+        ("0 10 e0", False, "e0"),
+        ("1 1 an id", True, ""),
+        ("x 3 e0", False, ""),
+        ("3", False, ""),
+        ("\u00b3 3 e0", False, ""),
+    ],
+)
+def test_who_is_suspected_and_who_is_given_up(noted: str, suspected: bool, poison: str) -> None:  # noqa: FBT001
+    assert suspicion(noted) == (suspected, poison)
+
+
+def test_a_queue_was_served_when_the_first_of_each_kind_was_sent() -> None:
+    held = hold(deaths=SINGLE_AFTER)
+    served = [held.served]
+    fill(held, [*fresh(1, 2), *again(3)], asked=4)
+    served.append(held.served)
+    for _ in range(2):
+        held.finished(held.next())
+        served.append(held.served)
+    assert served == [True, False, False, True]
+
+
+@pytest.mark.parametrize("was_fresh", [True, False])
+def test_which_kind_comes_first_can_be_chosen(was_fresh: bool) -> None:  # noqa: FBT001
+    held = hold(deaths=SINGLE_AFTER)
+    held.was_fresh = was_fresh
+    fill(held, [*fresh(1), *again(2)], asked=4)
+    assert held.next().kind == ("r" if was_fresh else "n")

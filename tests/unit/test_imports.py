@@ -45,7 +45,7 @@ endpoint_checks:  config endpoint errors events guard headers signature tls
 routing:          endpoint
 
 storage_errors:   errors
-store:            errors storage_errors
+store:            config_checks errors storage_errors
 datadir:          errors
 server_program:   errors
 server_process:   datadir errors server_program
@@ -62,7 +62,7 @@ testing:          emission
 registry:         config embedded endpoint errors routing store
 dead:             errors registry store stored
 status:           endpoint errors registry store
-doctor:           config endpoint errors quantities registry routing spool status store
+doctor:           config config_checks endpoint errors quantities registry routing spool status store
 
 request:          endpoint signature stored tls
 verdict:          backoff outcome stored
@@ -85,9 +85,9 @@ supervisor:
 receiver:         signature
 demo_screen:      console invocation receiver
 demo_remains:     config datadir errors registry status
-demo:             catalogue config config_sections console datadir demo_remains demo_screen embedded endpoint notifier
-                  receiver registry signature stopping store supervisor
-up:               config console datadir embedded errors invocation registry stopping store supervisor
+demo:             catalogue config config_checks config_sections console datadir demo_remains demo_screen embedded
+                  endpoint notifier receiver registry signature stopping supervisor
+up:               config config_checks console datadir embedded errors invocation registry stopping supervisor
 cli:              carrier catalogue config console dead demo doctor emission endpoint endpoint_checks errors events
                   guard headers json_lines kasplo_notify notifier outcome quantities registry request routing
                   signature spool status stored stopping supervisor tls transport up verdict workers

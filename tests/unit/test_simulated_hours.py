@@ -176,7 +176,7 @@ def test_a_window_that_was_small_reaches_its_cap_again(hours: Simulation) -> Non
     assert full
     for subscriber in hours.subscribers:
         for _ in range(subscriber.cap**2):
-            subscriber.window.succeeded(subscriber.cap)
+            subscriber.window.succeeded(subscriber.cap, 0.0)
         assert subscriber.window.size == subscriber.cap
 
 

@@ -6,7 +6,7 @@ import redis.asyncio
 from redis.sentinel import Sentinel
 
 from kasplo_notify.errors import ConfigError
-from kasplo_notify.store import connect, connect_async, connect_async_like, connect_like, mask_url
+from kasplo_notify.store import connect, connect_async, connect_async_like, connect_like
 
 SAME = ("host", "port", "path", "db", "username", "password")
 
@@ -46,21 +46,6 @@ def test_a_client_of_sentinel_is_refused() -> None:
     client = Sentinel([("localhost", 1)]).master_for("mymaster")  # type: ignore[no-untyped-call]
     with pytest.raises(ConfigError, match="Sentinel"):
         connect_like(client)
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://host:6379/0", "redis://host:6379/0"),
-        ("redis://joe:pass@host:6379/0", "redis://joe:***@host:6379/0"),
-        ("redis://:p@ss@w/rd@host/0", "redis://:***@host/0"),
-        ("redis://jo@e:pass@host/0", "redis://jo@e:***@host/0"),
-        ("joe:pass@host", "joe:***@host"),
-        ("unix:///run/redis.sock?db=1&password=pass", "unix:///run/redis.sock?db=1&password=***"),
-    ],
-)
-def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    assert mask_url(url) == shown
 
 
 @pytest.mark.parametrize("make", [connect, connect_async])

@@ -100,6 +100,9 @@ def test_a_key_in_any_usual_form_belongs_to_its_certificate(key: str) -> None:
         ({"client_cert": CERT, "client_key": ENCRYPTED}, "the client key is encrypted"),
         ({"client_cert": CERT, "client_key": LEGACY}, "the client key is encrypted"),
         ({"client_cert": CERT, "client_key": KEY.replace("MHc", "AAA")}, "OpenSSL cannot use the client certificate"),
+        ({"client_cert": CERT, "client_key": KEY.replace("MHc", "M\u00e9c")}, "the client key is not base64"),
+        ({"client_cert": CERT, "client_key": KEY.replace("MHc", "M\0c")}, "the client key is not base64"),
+        ({"client_cert": CERT, "client_key": KEY.replace("MHc", "Foo: bar\nMHc")}, "the client key is not base64"),
         ({"client_cert": CERT, "client_key": f"{KEY:<{MAX_PEM_BYTES + 1}}"}, "the client key is over 64 KiB"),
         ({"ca": CA, "url": "http://hooks.example.com/in"}, "needs a URL that begins with https://"),
     ],
@@ -154,6 +157,7 @@ def test_a_change_of_one_part_is_checked_with_what_is_there() -> None:
         {"client_key": ENCRYPTED},
         {"client_key": KEY.replace("MHc", "AAA")},
         {"client_key": [KEY]},
+        {"client_key": KEY.replace("MHc", "M\u00e9c")},
     ],
     ids=count(),  # what is made anew in each process is no name
 )
