@@ -50,8 +50,9 @@ def _run(chosen: Scenario, scale: float, seed: int, say: object) -> dict[str, ob
         outcome = chosen.run(Run(**size, seed=seed, say=say))  # type: ignore[arg-type]
     except Skipped as reason:
         return {"scenario": chosen.name, "claim": chosen.claim, "skipped": str(reason), "complaints": []}
-    except AssertionError as error:
-        return {"scenario": chosen.name, "claim": chosen.claim, "complaints": [str(error)]}
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other scenarios are run, and this one is reported
+        text = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+        return {"scenario": chosen.name, "claim": chosen.claim, "complaints": [text]}
     return _row(chosen, outcome) | {"seconds": round(time.monotonic() - began)}
 
 

@@ -30,12 +30,15 @@ from tests.torture.server import Server, die_with_parent
 
 ROOT = Path(__file__).parents[2]
 DELAY_S = 0.5
+LEASE_S = 7.0
+RETRY_DELAYS_S = (0.2, 0.4, 0.8, 1.6, 3.2, 3.2, 3.2, 3.2)
+ATTEMPTS = len(RETRY_DELAYS_S) + 1
 SETTINGS = {
     "DELIVERY__DELAY": DELAY_S,
     "DELIVERY__TIMEOUT": 2.0,
     "DELIVERY__CONNECT_TIMEOUT": 2.0,
-    "DELIVERY__RETRY_DELAYS": [0.2, 0.4, 0.8, 1.6, 3.2, 3.2, 3.2, 3.2],
-    "WORKER__LEASE": 7.0,
+    "DELIVERY__RETRY_DELAYS": RETRY_DELAYS_S,
+    "WORKER__LEASE": LEASE_S,
     "EGRESS__ALLOW": ["127.0.0.0/8"],
 }
 

@@ -1,7 +1,7 @@
 """The verdict: two ledgers and the final scan, compared as sets. No I/O; `test_checker.py` shows that it can fail."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from tests.torture.ledger import Emitted, Received
@@ -17,20 +17,36 @@ class Promise:
 
     Attributes:
         delay: Seconds from emit to the first attempt.
-        attempts: The highest number that an attempt may have.
+        attempts: How many attempts the schedule has: the highest number that one may have.
+        free: How many more an event may have at the endpoints that throttle.
+        throttle: These endpoints.
         duplicates: How many requests too many there may be, beside one for each that was in flight, or answered and
             not settled, when its worker was killed: those the arena adds, as they were counted.
+        may_repeat: Which requests may be made once more; none, but where the server itself forgets what came of them.
         may_lose: Which acknowledged events may be lost; none, but where the server itself forgets.
-        may_bury: Which dead letters there may be; none, but where a subscriber never takes an event.
+        may_bury: Which dead letters there may be; none, but where a subscriber never takes an event. One whose attempts
+            were used up had all of them, wherever it is.
         drained: Everything was delivered or given up, so nothing else may be left.
     """
 
     delay: float
-    attempts: int = 16
+    attempts: int
+    free: int = 0
+    throttle: Collection[str] = ()
     duplicates: int = 0
+    may_repeat: Callable[[Received], bool] = lambda _: False
     may_lose: Callable[[Emitted], bool] = lambda _: False
     may_bury: Callable[[Kept], bool] = lambda _: False
     drained: bool = True
+
+    def most(self, endpoint: str) -> int:
+        """The highest number that an attempt may have there."""
+        return self.attempts + (self.free if endpoint in self.throttle else 0)
+
+    def explains(self, dead: Kept) -> bool:
+        """Whether there may be this dead letter."""
+        used_up = dead.reason != "attempts_used_up" or dead.burnt == self.attempts
+        return used_up and self.may_bury(dead)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +67,7 @@ class Findings:
         early: First requests before the delay was over.
         attempts: Attempted more often than the policy says.
         twice: In Redis at more than one place.
-        buried: Dead letters that nobody announced.
+        buried: Dead letters that nobody announced, or that were given up before their attempts were used up.
         leaks: Keys and events left behind, in words.
     """
 
@@ -106,13 +122,15 @@ def check(emitted: Iterable[Emitted], received: Iterable[Received], left: Scan, 
     missing = promised - taken - places.keys()
     forgiven = {pair for pair in missing if promise.may_lose(possible[pair])}
     first = {pair: made[0].at for pair, made in requests.items() if pair in possible}
+    too_many = [(made[:at], made[at]) for made in requests.values() for at in _too_many(made)]
+    repeated = sum(any(map(promise.may_repeat, _answered(before, again))) for before, again in too_many)
     return Findings(
         emitted=len(events),
         unknown=sum(not each.stored for each in events.values()),
         pairs=len(promised),
         requests=sum(map(len, requests.values())),
-        duplicates=sum(map(_too_many, requests.values())),
-        allowed=promise.duplicates,
+        duplicates=len(too_many),
+        allowed=promise.duplicates + repeated,
         forgiven=len(forgiven),
         dead=sum(each.place == "dead" for each in left.kept),
         lateness=tuple(sorted(at - possible[pair].ended - promise.delay for pair, at in first.items())),
@@ -124,9 +142,9 @@ def check(emitted: Iterable[Emitted], received: Iterable[Received], left: Scan, 
             if bodies.get(pair, each.body) != each.body or any(it.body != each.body for it in requests.get(pair, ()))
         ),
         early=frozenset(pair for pair, at in first.items() if at < possible[pair].began + promise.delay),
-        attempts=frozenset(p for p, made in requests.items() if any(it.attempt > promise.attempts for it in made)),
+        attempts=frozenset(p for p, made in requests.items() if max(it.attempt for it in made) > promise.most(p[1])),
         twice=frozenset(pair for pair, count in places.items() if count > 1),
-        buried=frozenset((it.id, it.endpoint) for it in left.kept if it.place == "dead" and not promise.may_bury(it)),
+        buried=frozenset((it.id, it.endpoint) for it in left.kept if it.place == "dead" and not promise.explains(it)),
         leaks=_leaks(left) if promise.drained else (),
     )
 
@@ -138,15 +156,14 @@ def _by_pair(received: Iterable[Received]) -> dict[Pair, list[Received]]:
     return dict(found)
 
 
-def _too_many(made: list[Received]) -> int:
-    """Requests for what had been taken already, and attempts that were made twice."""
-    attempts: set[int] = set()
-    taken, count = False, 0
-    for each in made:
-        count += taken or each.attempt in attempts
-        attempts.add(each.attempt)
-        taken = taken or each.taken
-    return count
+def _too_many(made: list[Received]) -> list[int]:
+    """Positions of requests for what had been taken already, and of attempts that were made twice."""
+    return [at for at, each in enumerate(made) if any(_answered(made[:at], each))]
+
+
+def _answered(before: list[Received], again: Received) -> list[Received]:
+    """The requests after which this one should not have been made."""
+    return [each for each in before if each.taken or each.attempt == again.attempt]
 
 
 def _leaks(left: Scan) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -129,10 +129,10 @@ class Fleet:
                 os.kill(pid, signal.SIGTERM)
         self.join(role)
 
-    def join(self, role: str, seconds: float = PATIENCE_S) -> None:
-        """Wait until all of a role have ended."""
+    def join(self, role: str, seconds: float = PATIENCE_S, *, only: Container[int] | None = None) -> None:
+        """Wait until all of a role have ended, or those of them that are named by their process ids."""
         deadline = time.monotonic() + seconds
-        while living := self.alive(role):
+        while living := [pid for pid in self.alive(role) if only is None or pid in only]:
             assert time.monotonic() < deadline, f"the {role}s {living} do not end"
             time.sleep(0.02)
 

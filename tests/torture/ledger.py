@@ -20,7 +20,8 @@ class Emitted:
     """One event, written after `emit` had returned or given up.
 
     Attributes:
-        began, ended: Unix seconds before and after the call that stored it.
+        began: Unix seconds before the first call that may have stored it: a call that a full Redis refused has not.
+        ended: Unix seconds after the call that acknowledged it, or the last one that did not.
         id: The event id.
         body: Digest of the bytes that have to arrive.
         stored: Whether `emit` acknowledged it; otherwise it may or may not be there.

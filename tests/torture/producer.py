@@ -93,21 +93,28 @@ def _batches(load: Load) -> Iterator[list[tuple[str, dict[str, object]]]]:
 def _emit(notifier: Notifier, batch: Sequence[tuple[str, dict[str, object]]], load: Load) -> list[Emitted]:
     """One call, completed with the ids of its error as often as it takes."""
     given: list[dict[str, object]] = [{"mail_class": mail_class, **fields} for mail_class, fields in batch]
-    began = true_time()
+    began = [true_time()] * len(batch)
+    # How many are known to be stored, and whether the others are known not to be.
+    stored, absent = 0, True
     give_up = time.monotonic() + _COMPLETE_S
     while True:
         try:
-            ids, stored = _ids(notifier, given), len(batch)
+            ids, pushed = _ids(notifier, given), len(batch)
         except (StorageUnavailable, QueueFull) as error:
             Ledger(Path(load.refusals)).write([f"{type(error).__name__}\n"])
-            ids, stored = error.event_ids, error.pushed
+            ids, pushed = error.event_ids, error.pushed
+            absent = absent and isinstance(error, QueueFull)
+        # A call that completes another one may be refused before it comes as far as that one.
+        stored = max(stored, pushed)
         if stored == len(batch) or time.monotonic() > give_up:
             break
         given = [{**fields, "event_id": each} for fields, each in zip(given, ids, strict=True)]
         time.sleep(0.05)
+        if absent:
+            began[stored:] = [true_time()] * (len(batch) - stored)
     ended = true_time()
     return [
-        Emitted(began, ended, each, digest(body(fields)), position < stored, tuple(load.routes[mail_class]))
+        Emitted(began[position], ended, each, digest(body(fields)), position < stored, tuple(load.routes[mail_class]))
         for position, (each, (mail_class, fields)) in enumerate(zip(ids, batch, strict=True))
     ]
 

@@ -26,6 +26,7 @@ class Kept:
         id: The event id.
         body: Digest of its bytes.
         reason: Of a dead letter, why it was given up.
+        burnt: Of a dead letter, how many attempts of its schedule it had; the free ones are not among them.
     """
 
     place: str
@@ -33,6 +34,7 @@ class Kept:
     id: str
     body: str
     reason: str = ""
+    burnt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +70,18 @@ def scan(client: Any, prefix: str = "kasplo:") -> Scan:
 def _events(client: Any, name: str, own: str) -> Iterator[Kept]:
     place, _, owner = own.removeprefix("{0}:").partition(":")
     if place == "new":
-        packed = [(fields[b"e"], b"") for _, fields in client.xrange(name)]
+        packed = [(fields[b"e"], b"", b"") for _, fields in client.xrange(name)]
     elif place == "retry":
-        packed = [(member.partition(b"\n")[2], b"") for member in client.zrange(name, 0, -1)]
+        packed = [(member.partition(b"\n")[2], b"", b"") for member in client.zrange(name, 0, -1)]
     elif place == "dead" and owner:
-        packed = [(fields[b"e"], fields[b"r"]) for _, fields in client.xrange(name)]
+        packed = [(fields[b"e"], fields[b"r"], fields[b"p"]) for _, fields in client.xrange(name)]
     else:
         return
     endpoint = owner if place == "dead" else owner.rpartition(".")[0]
-    for each, reason in packed:
+    for each, reason, progress in packed:
         _, event_id, _, body = each.split(b"\n", 3)
-        yield Kept(place, endpoint, event_id.decode(), digest(body), reason.decode())
+        attempts, free, _ = (int(part) for part in progress.split(b",")) if progress else (0, 0, 0)
+        yield Kept(place, endpoint, event_id.decode(), digest(body), reason.decode(), attempts - free)
 
 
 def _leak(client: Any, name: str, own: str) -> list[str]:

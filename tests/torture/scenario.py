@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.torture.arena import DELAY_S, Arena
+from kasplo_notify.verdict import FREE_ATTEMPTS
+from tests.torture.arena import ATTEMPTS, DELAY_S, Arena
 from tests.torture.checker import Findings, Promise
 
 
@@ -96,8 +97,9 @@ def scenario(claim: str, *, events: int = 100_000, kills: int = 0) -> Callable[[
 
 
 def promise(**values: object) -> Promise:
-    """A promise with the delay of the arena."""
-    return Promise(**({"delay": DELAY_S} | values))  # type: ignore[arg-type]
+    """A promise with the delay and the schedule of the arena."""
+    given = {"delay": DELAY_S, "attempts": ATTEMPTS, "free": FREE_ATTEMPTS} | values
+    return Promise(**given)  # type: ignore[arg-type]
 
 
 def endpoints(arena: Arena, count: int = 8, *, flaky: int = 30) -> dict[str, list[str]]:

@@ -78,8 +78,19 @@ def test_a_request_before_the_delay_is_early() -> None:
     assert judge(received=[replace(RECEIVED[0], at=10.999), *RECEIVED[1:]]).early == {("e0", "crm")}
 
 
-def test_more_attempts_than_the_policy_has_are_found() -> None:
-    assert judge(received=[*RECEIVED, replace(RECEIVED[0], attempt=4)]).attempts == {("e0", "crm")}
+def test_more_attempts_than_the_policy_has_are_found_and_some_more_only_where_it_throttles() -> None:
+    fourth, fifth = ([*RECEIVED, replace(RECEIVED[0], attempt=number)] for number in (4, 5))
+    assert judge(received=fourth).attempts == {("e0", "crm")}
+    for endpoint, found in (("crm", set()), ("shop", {("e0", "crm")})):
+        assert judge(received=fourth, promise=replace(PROMISE, free=1, throttle={endpoint})).attempts == found
+    assert judge(received=fifth, promise=replace(PROMISE, free=1, throttle={"crm"})).attempts == {("e0", "crm")}
+
+
+@pytest.mark.parametrize("burnt", [2, 3, 4])
+def test_a_dead_letter_whose_attempts_were_used_up_had_all_of_them(burnt: int) -> None:
+    left = Scan((Kept("dead", "crm", "e0", "b0", "attempts_used_up", burnt),), ())
+    findings = judge(left=left, promise=replace(PROMISE, may_bury=lambda _: True))
+    assert findings.buried == (set() if burnt == PROMISE.attempts else {("e0", "crm")})
 
 
 def test_requests_too_many_are_counted_and_bounded() -> None:
@@ -89,6 +100,22 @@ def test_requests_too_many_are_counted_and_bounded() -> None:
     assert judge(received=again).duplicates == 2
     assert "duplicates" in judge(received=again, promise=replace(PROMISE, duplicates=1)).complaints
     assert judge(received=again, promise=replace(PROMISE, duplicates=2)).complaints == {}
+
+
+def test_a_request_too_many_is_explained_only_by_one_of_its_own_event_that_may_be_repeated() -> None:
+    def forgotten(request: Received) -> bool:
+        return request.at < 12.0
+
+    again = replace(RECEIVED[0], at=14.0)
+    promise = replace(PROMISE, may_repeat=forgotten)
+    assert judge(received=[*RECEIVED, again], promise=promise).complaints == {}
+    # Of the others there were requests that may be repeated, too; this one was taken later.
+    late = [replace(RECEIVED[0], at=13.0), *RECEIVED[1:], again]
+    assert judge(received=late, promise=promise).complaints.keys() == {"duplicates"}
+    # It was first tried then, and that was not taken, and not repeated.
+    retried = [replace(RECEIVED[0], status=500), replace(RECEIVED[0], attempt=2, at=13.0)]
+    third = replace(RECEIVED[0], attempt=3, at=14.0)
+    assert judge(received=[*retried, *RECEIVED[1:], third], promise=promise).complaints.keys() == {"duplicates"}
 
 
 def test_an_event_in_two_places_is_found() -> None:

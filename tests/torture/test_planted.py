@@ -6,18 +6,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.arena import DELAY_S, Arena
+from kasplo_notify.verdict import FREE_ATTEMPTS
+from tests.torture.arena import ATTEMPTS, DELAY_S, Arena
 from tests.torture.checker import Findings, Promise
 from tests.torture.proxy import Harm
 from tests.torture.sabotage import PLANTED
 from tests.torture.scenario import promise
 
-EVENTS, KILLS = 2_000, 7
+EVENTS, KILLS = 2_000, 4
+# So few that they are sent long before their queues are handed over; and its death comes amid them.
+FEW, DIES_AT = 400, 20
+# What the dead held comes back soon.
+SHORT_LEASE = {"DELIVERY__TIMEOUT": 0.5, "DELIVERY__CONNECT_TIMEOUT": 0.5, "WORKER__LEASE": 5.5}
 
 
 def _endpoints(arena: Arena, behaviour: str) -> dict[str, list[str]]:
     names = [arena.endpoint(f"crm-{number}", behaviour) for number in range(4)]
     return {name: [name] for name in names}
+
+
+def _died(planted: str, folder: Path, *, death: bool = True) -> Findings:
+    """A worker with a fault dies before a request, and another one goes on.
+
+    Whatever is sent is taken, so that only a death can lose it.
+    """
+    with Arena(folder, seed=1, settings=SHORT_LEASE) as arena:
+        arena.emit(FEW, _endpoints(arena, "ok"), batch=FEW)
+        arena.fleet.join("producer")
+        if death:
+            arena.work(1, planted=planted, die="before the request", after=DIES_AT)
+            arena.fleet.join("worker")
+        arena.work(1, planted=planted)
+        arena.until_drained(30)
+        return arena.audit(promise())
 
 
 def _killed(planted: str, folder: Path) -> Findings:
@@ -65,11 +86,11 @@ def _cut(planted: str, folder: Path) -> Findings:
 
 
 FOUND: dict[str, tuple[Callable[[str, Path], Findings], str]] = {
-    "settle before deliver": (_killed, "lost"),
+    "settle before deliver": (_died, "lost"),
     "move in two calls": (_killed, "lost"),
     "lease shorter than the timeout": (_outlived, "duplicates"),
     "emit without its token": (_cut, "duplicates"),
-    "claim by a pop": (_killed, "lost"),
+    "claim by a pop": (_died, "lost"),
     "a request made twice": (_killed, "duplicates"),
 }
 
@@ -84,9 +105,15 @@ def test_a_planted_fault_is_found(planted: str, tmp_path: Path) -> None:
     assert found in do(planted, tmp_path).complaints
 
 
-def test_without_a_fault_the_same_run_is_clean(tmp_path: Path) -> None:
-    assert _cut("", tmp_path).complaints == {}
+@pytest.mark.parametrize("do", [_died, _killed, _outlived, _cut], ids=lambda do: do.__name__)
+def test_without_a_fault_the_same_run_is_clean(do: Callable[[str, Path], Findings], tmp_path: Path) -> None:
+    assert do("", tmp_path).complaints == {}
 
 
-def test_the_delay_of_the_arena_is_that_of_the_promise() -> None:
-    assert promise() == Promise(delay=DELAY_S)
+@pytest.mark.parametrize("planted", [name for name, (do, _) in FOUND.items() if do is _died])
+def test_it_is_the_death_that_loses_and_not_the_fault_alone(planted: str, tmp_path: Path) -> None:
+    assert _died(planted, tmp_path, death=False).complaints == {}
+
+
+def test_the_promise_is_made_with_what_the_arena_is_set_to() -> None:
+    assert promise() == Promise(delay=DELAY_S, attempts=ATTEMPTS, free=FREE_ATTEMPTS)

@@ -33,17 +33,25 @@ UNWELL = {
     "no-name": "ok",
     "slow": "slow 5",
 }
-_RATE = 600.0
+# Events a second, for the healthy ones together and for the others.
+_RATE, _UNWELL_RATE = 600.0, 60.0
 # What a queue that is handed over, or a worker that is busy, may take.
 _AWHILE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What the healthy subscribers get: seconds that 99% of their events are late at most, events per second."""
+    """What the healthy subscribers get.
+
+    Attributes:
+        late_p99: Seconds that 99% of their events are late at most, in the steady load.
+        speed: Events per second, of the backlog.
+        unwell: Requests that the others had meanwhile; in the steady load, and while the backlog was delivered.
+    """
 
     late_p99: float
     speed: float
+    unwell: tuple[int, int]
 
 
 @scenario("Subscribers that fail in twenty ways do not slow eight healthy ones.", events=20_000)
@@ -55,8 +63,11 @@ def many_subscribers(run: Run) -> Outcome:
         "late p99 alone": f"{1000 * alone.late_p99:.0f} ms",
         "late p99 among the unwell": f"{1000 * among.late_p99:.0f} ms",
         "throughput among the unwell": f"{ratio:.2f} of alone",
+        "requests of the unwell meanwhile": "{:,} in the steady load, {:,} beside the backlog".format(*among.unwell),
     }
     broken = []
+    if not all(among.unwell):
+        broken.append("the unwell had no requests meanwhile")
     if worse > 1.0:
         broken.append(f"p99 of the healthy is {worse:.1f} s worse")
     if ratio < 0.9:
@@ -76,20 +87,29 @@ def _serve(run: Run, unwell: Mapping[str, str]) -> tuple[Service, Findings]:
         if others:
             arena.emit(40 * len(others), others)
             time.sleep(3)
-        arena.emit(run.events // 2, healthy, batch=1, rate=_RATE)
-        arena.fleet.join("producer", 600)
+            # And they go on getting events as long as the healthy ones are looked at.
+            arena.emit(int(_UNWELL_RATE * (run.events / 2 / _RATE + 6)), others, batch=1, rate=_UNWELL_RATE)
+        began = time.time()
+        arena.fleet.join("producer", 600, only=arena.emit(run.events // 2, healthy, batch=1, rate=_RATE))
         run.say("the steady load is over")
         _until_empty(arena, healthy)
         burst = time.time()
-        arena.emit(run.events // 2, healthy, batch=100)
-        arena.fleet.join("producer", 600)
+        arena.fleet.join("producer", 600, only=arena.emit(run.events // 2, healthy, batch=100))
         _until_empty(arena, healthy)
         run.say("the backlog is delivered")
-        service = _service(arena, healthy, burst)
+        service = _service(arena, healthy, began, burst)
+        arena.fleet.join("producer", 600)
         _make_well(arena, others)
         # A connection that was kept and is cut before a byte of an answer came is replaced at once, by design.
         cut = sum(each.endpoint == "reset" for each in read_received(arena.received))
-        return service, arena.audit(promise(duplicates=cut, may_bury=lambda kept: kept.endpoint in others))
+        throttle = {name for name in others if name.startswith("throttles")}
+        return service, arena.audit(
+            promise(
+                duplicates=cut,
+                throttle=throttle,
+                may_bury=lambda kept: kept.endpoint in others and kept.reason in ("attempts_used_up", "endpoint_removed"),
+            )
+        )
 
 
 def _until_empty(arena: Arena, names: Mapping[str, object]) -> None:
@@ -99,12 +119,16 @@ def _until_empty(arena: Arena, names: Mapping[str, object]) -> None:
         time.sleep(0.05)
 
 
-def _service(arena: Arena, healthy: Mapping[str, object], burst: float) -> Service:
+def _service(arena: Arena, healthy: Mapping[str, object], began: float, burst: float) -> Service:
     emitted = {each.id: each.ended for each in read_emitted(arena.emitted)}
-    arrived = [each for each in read_received(arena.received) if each.endpoint in healthy]
+    received = list(read_received(arena.received))
+    arrived = [each for each in received if each.endpoint in healthy]
     late = sorted(each.at - emitted[each.id] - DELAY_S for each in arrived if emitted[each.id] < burst)
     times = [each.at for each in arrived if emitted[each.id] >= burst]
-    return Service(late_p99=late[int(0.99 * len(late))], speed=len(times) / (max(times) - min(times)))
+    others = [each.at for each in received if each.endpoint not in healthy]
+    unwell = sum(began <= at < burst for at in others), sum(burst <= at <= max(times) for at in others)
+    speed = len(times) / (max(times) - min(times))
+    return Service(late_p99=late[int(0.99 * len(late))], speed=speed, unwell=unwell)
 
 
 def _make_well(arena: Arena, names: Mapping[str, object]) -> None:
@@ -159,7 +183,9 @@ def recovery(run: Run) -> Outcome:
             "p99 lateness of another subscriber meanwhile": f"{1000 * late[int(0.99 * len(late))]:.0f} ms",
             "back after": f"{came_back - went_down:.0f} s",
         }
-        broken = (f"{peak} requests at once",) if peak > _CAP else ()
+        broken = [f"{peak} requests at once"] if peak > _CAP else []
+        if late[int(0.99 * len(late))] > _AWHILE_S:
+            broken.append(f"p99 of another subscriber is {late[int(0.99 * len(late))]:.1f} s")
         return Outcome(findings=findings, kills=0, figures=figures, broken=(*broken, *_jumps(again)))
 
 
