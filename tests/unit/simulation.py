@@ -1,7 +1,7 @@
 """Hours of deliveries in seconds: the product's decisions, driven by a queue of moments instead of a clock.
 
 Six subscribers, each in one mood for some hours, share the slots of one worker. What is driven here is what decides in
-Python: verdicts, backoff, Retry-After, windows and slots. The breaker decides in Lua; test_scripts_health.py has it.
+Python: verdicts, backoff, Retry-After, windows and slots. The breaker decides in Lua; test_breaker_hours.py has it.
 """
 
 import random
