@@ -15,7 +15,7 @@ from kasplo_notify.cli.numbers import MOST, Whole
 from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.selection import fail_if_missing, letter_for_emit, letter_json, selection_options
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, clipped, document, fields, printable, table
+from kasplo_notify.cli.text import Cell, clipped, document, fields, json_text, printable, table
 from kasplo_notify.dead import DeadLetter, DeadLetters, Selection
 from kasplo_notify.errors import quoted
 from kasplo_notify.quantities import counted
@@ -163,7 +163,7 @@ def export(session: Session, *, selection: Selection, for_emit: bool) -> None:
             if line is None:
                 unreadable += 1
                 continue
-            block += orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+            block += json_text(line, orjson.OPT_APPEND_NEWLINE).encode()
             written += 1
             if len(block) >= _WRITE_BYTES:
                 click.echo(bytes(block), nl=False)

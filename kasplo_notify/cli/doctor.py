@@ -79,6 +79,6 @@ def _json(reading: Reading, findings: list[Finding]) -> dict[str, Any]:
     return {
         "at": iso(time.time() * 1000),
         "error": reading.away or None,
-        "findings": [{"name": each.name, "level": each.level, "text": each.text} for each in findings],
+        "findings": [{"name": each.name, "level": each.level, "text": printable(each.text)} for each in findings],
         "counts": {level: _count(findings, level) for level in LEVELS},
     }

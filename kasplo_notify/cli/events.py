@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
-import orjson
 
 from kasplo_notify.catalogue import EVENT_TYPES, EventType
 from kasplo_notify.cli.event_types import EVENT_TYPE
 from kasplo_notify.cli.root import Command
-from kasplo_notify.cli.text import Cell, document, table
+from kasplo_notify.cli.text import Cell, document, json_text, table
 
 
 @click.command(cls=Command)
@@ -44,7 +43,7 @@ def _show(event_type: EventType) -> None:
     ]
     table(["FIELD", "REQUIRED", "TYPE", "MEANING"], rows)
     click.echo("\nExample, as a subscriber gets it, and as `kasplo-notify emit` takes it:")
-    click.echo(orjson.dumps(dict(event_type.example)))
+    click.echo(json_text(dict(event_type.example)))
 
 
 def _json(event_type: EventType) -> Mapping[str, Any]:

@@ -5,9 +5,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
-from kasplo_notify.cli.text import printable
+from kasplo_notify.cli.text import json_text, printable
 
 
 def start_logging(how: str) -> None:
@@ -49,4 +47,4 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = "\n".join(map(printable, self.formatException(record.exc_info).split("\n")))
-        return orjson.dumps(line, default=str).decode()
+        return json_text(line)

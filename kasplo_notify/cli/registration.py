@@ -1,123 +1,36 @@
 """`endpoint add`, `endpoint update`, `endpoint rotate-secret`: what writes an endpoint's record."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
 import click
 
-from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.cli.ask import ask
-from kasplo_notify.cli.certificates import FILES, expiry_warnings, read_pem
+from kasplo_notify.cli.certificates import expiry_warnings
 from kasplo_notify.cli.errors import FAILED, Refused, complain, let_go_of_stdout
 from kasplo_notify.cli.moments import Span, iso, local
+from kasplo_notify.cli.record_options import Confidential, given_values, record_options
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.states import record_json, record_rows
 from kasplo_notify.cli.text import document, fields
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.endpoint_checks import change_endpoint, make_endpoint
-from kasplo_notify.errors import EndpointError, quoted
-from kasplo_notify.headers import check_headers, parse_header
+from kasplo_notify.errors import EndpointError
 from kasplo_notify.quantities import span
 from kasplo_notify.signature import check_secret, generate_secret
 from kasplo_notify.status import redis_ms
 
-_TYPES: Final = ", ".join(EVENT_TYPES)
 _MAX_OVERLAP_S: Final = 30 * 86_400
-_DEFAULT: Final = "default"
-
-
-class _Limit(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
-    """A number, or the word `default`."""
-
-    name = "number"
-
-    def __init__(self, kind: type[float], *, may_be_default: bool) -> None:
-        self._kind = kind
-        self._may_be_default = may_be_default
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == _DEFAULT and self._may_be_default:
-            return _DEFAULT
-        try:
-            return self._kind(value)
-        except (ValueError, OverflowError):
-            what = "a whole number" if self._kind is int else "a number"
-            more = " or the word default" if self._may_be_default else ""
-            self.fail(f"{quoted(str(value))} is not {what}{more}.", param, ctx)
-
-
-class _Delays(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
-    """A backoff schedule: seconds, separated by commas; `default` for the configured one."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str) or value == _DEFAULT:
-            return value
-        try:
-            return tuple(float(each) for each in value.split(","))
-        except ValueError:
-            self.fail(f"{quoted(value)} is not a list of seconds like 30,60,300.", param, ctx)
-
-
-def _record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options that `add` and `update` share."""
-    seconds, whole = _Limit(float, may_be_default=update), _Limit(int, may_be_default=update)
-    reset = "; `default` = as configured" if update else ""
-    options = [
-        click.option("--method", metavar="POST|GET", help="Request method."),
-        click.option(
-            "--format",
-            metavar="json|form",
-            help="json: the event as a JSON body, with GET too. form: POST sends form fields, GET a query string.",
-        ),
-        click.option(
-            "--mail-class",
-            "mail_classes",
-            metavar="C",
-            multiple=True,
-            help="Mail class to take; repeatable. '*' = every class; default = what no other endpoint names.",
-        ),
-        click.option(
-            "--event-type", "event_types", metavar="T", multiple=True, help=f"Event type to take; repeatable: {_TYPES}."
-        ),
-        click.option("--header", "headers", metavar="'K: V'", multiple=True, help="Request header; repeatable."),
-        click.option(
-            "--secret", metavar="whsec_...|none", help="Signs the requests; none = unsigned. Else one is generated."
-        )
-        if not update
-        else click.option(
-            "--secret", metavar="whsec_...|none", help="Another secret at once; see rotate-secret for an overlap."
-        ),
-        click.option("--basic", metavar="USER:PASS", help="HTTP Basic authentication."),
-        click.option("--ca-file", "ca", metavar="FILE", help="Trust these authorities (PEM), not the system's."),
-        click.option("--client-cert", metavar="FILE", help="Certificate (PEM) to show to its server."),
-        click.option("--client-key", metavar="FILE", help="The key of that certificate (PEM, not encrypted)."),
-        click.option("--delay", type=seconds, metavar="S", help=f"Seconds from emit to the first attempt{reset}."),
-        click.option("--timeout", type=seconds, metavar="S", help=f"Seconds for a whole request{reset}."),
-        click.option("--max-in-flight", type=whole, metavar="N", help=f"Requests at once, over all workers{reset}."),
-        click.option(
-            "--retry-delays", type=_Delays(), metavar="S,S,...", help=f"Seconds between attempts, in order{reset}."
-        ),
-        click.option("--queues", type=_Limit(int, may_be_default=False), metavar="N", help="Parts of its backlog."),
-    ]
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
 
 
 @click.command(cls=Command)
 @click.argument("name")
 @click.argument("url")
-@_record_options(update=False)
+@record_options(update=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
 @pass_session
 def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: Any) -> None:
@@ -132,7 +45,7 @@ def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: A
     Example: kasplo-notify endpoint add crm https://crm.example.com/hook --mail-class promo
     """
     now_s = int(time.time())
-    endpoint = make_endpoint(session.config, name=name, url=url, created_at=now_s, **_given(options))
+    endpoint = make_endpoint(session.config, name=name, url=url, created_at=now_s, **given_values(options))
     _warn(endpoint, now_s)
     with session.registry() as registry:
         registry.add(endpoint)
@@ -149,7 +62,7 @@ def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: A
 @click.command(cls=Command)
 @click.argument("name")
 @click.option("--url", help="Where its events go.")
-@_record_options(update=True)
+@record_options(update=True)
 @click.option("--all-event-types", is_flag=True, help="Take all event types.")
 @click.option("--no-headers", is_flag=True, help="Send no headers of its own.")
 @click.option("--no-basic", is_flag=True, help="No HTTP Basic authentication.")
@@ -174,7 +87,7 @@ def update(
 
     Example: kasplo-notify endpoint update crm --timeout 5 --header 'X-Tenant: 42'
     """
-    changes = _given(options)
+    changes = given_values(options)
     for key, cleared, empty in (
         ("event_types", all_event_types, ()),
         ("headers", no_headers, ()),
@@ -224,7 +137,12 @@ def update(
     metavar="TIME",
     help="How long requests carry a signature of the old secret as well (30m, 24h, 3d); 0 = not at all.",
 )
-@click.option("--secret", metavar="whsec_...", help="The new secret; else one is generated.")
+@click.option(
+    "--secret",
+    type=Confidential(),
+    metavar="whsec_...",
+    help="The new secret (or @FILE, or @- for standard input); else one is generated.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, the secret in it.")
 @pass_session
@@ -280,19 +198,6 @@ def _written(done: str, endpoint: Endpoint, *, generated: bool) -> Iterator[None
             complain(f"{done}, but that could not be written ({error.strerror}).{lost}")
         let_go_of_stdout()
         click.get_current_context().exit(FAILED)
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, as `endpoint_checks` takes them."""
-    given = {name: value for name, value in options.items() if value is not None and value != ()}
-    given = {name: None if value == _DEFAULT and name in _RESETTABLE else value for name, value in given.items()}
-    if "headers" in given:
-        given["headers"] = check_headers(parse_header(line) for line in given["headers"])
-    given |= {name: read_pem(option, given[name]) for name, option in FILES.items() if name in given}
-    return given
-
-
-_RESETTABLE: Final = ("delay", "timeout", "max_in_flight", "retry_delays")
 
 
 def _warn(endpoint: Endpoint, now_s: float) -> None:

@@ -13,6 +13,7 @@ import kasplo_notify
 from kasplo_notify.cli.errors import INTERRUPTED, let_go_of_stdout, report
 from kasplo_notify.cli.session import Session
 from kasplo_notify.errors import nearest, quoted
+from kasplo_notify.quantities import counted
 
 # In the order of an operator's tasks: command -> module. Only the module of the command that runs is imported:
 # all of them with redis-py and aiohttp take 300 ms, which every `emit` of a shell script would pay.
@@ -63,10 +64,19 @@ def _keep_lines(text: str | None) -> str | None:
 class Command(click.Command):
     """A command; the global options may stand behind it as well."""
 
+    allow_extra_args = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.help = _keep_lines(self.help)
         self.params += global_options(hidden=True)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click would repeat them, and of --header Authorization: Bearer TOKEN without quotes the token is one.
+        if (extra := super().parse_args(ctx, args)) and not ctx.resilient_parsing:
+            more = counted(len(extra), "argument")
+            raise click.UsageError(f"{more} more than it takes; put quotes around what has spaces in it.", ctx)
+        return extra
 
 
 class Group(click.Group):

@@ -13,7 +13,7 @@ from kasplo_notify.cli.errors import FAILED, complain
 from kasplo_notify.cli.moments import iso, local
 from kasplo_notify.cli.root import Group, global_options
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.text import Cell, Painted, document, fields, table
+from kasplo_notify.cli.text import Cell, Painted, document, fields, printable, table
 from kasplo_notify.config import Config
 from kasplo_notify.errors import ConfigError
 from kasplo_notify.quantities import counted, span
@@ -134,7 +134,8 @@ def _row(item: Item) -> list[Cell]:
 def _json(config: Config, items: Sequence[Item]) -> dict[str, Any]:
     waiting = [item for item in items if not item.segment.aside]
     return {
-        "path": str(config.spool.path),
+        # It may have bytes that are no text, which JSON cannot say.
+        "path": printable(str(config.spool.path)),
         "bytes": _bytes(items),
         "max_bytes": config.spool.max_bytes,
         "events": sum(item.events or 0 for item in waiting),

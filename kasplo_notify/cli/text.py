@@ -1,7 +1,7 @@
 """Output: aligned tables and lists for people, one JSON document for programs.
 
-What comes out of Redis or from a subscriber's server is a stranger's text: `printable` makes it harmless to a
-terminal.
+What comes out of Redis or from a subscriber's server is a stranger's text: `printable`, and in JSON `json_text`, makes
+it harmless to a terminal.
 """
 
 import os
@@ -10,6 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from json import dumps
 from typing import Any, Final
 
 import click
@@ -19,6 +20,10 @@ _GAP: Final = "  "
 MASK: Final = "***"
 _SECRET_NAME = re.compile(r"auth|cookie|credential|key|pass|secret|session|sign|token", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"(?:basic|bearer|digest|token)\s|(?=\S*[0-9])(?=\S*[A-Za-z])\S{20,}", re.IGNORECASE)
+
+
+# What is neither a line break of an indented document nor of printable ASCII.
+_UNSURE = re.compile(r"[^\n -~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,25 @@ def fields(rows: Sequence[tuple[str, Cell]], *, indent: str = "  ") -> None:
 
 def document(value: Any) -> None:
     """One JSON document on stdout."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    click.echo(json_text(value, orjson.OPT_INDENT_2))
+
+
+def json_text(value: Any, option: int = 0) -> str:
+    r"""JSON with escapes (`\u009b`, `\u202e`) for what is no printable character. To whoever reads it it is the same.
+
+    RFC 8259 wants only what is below U+0020 to be escaped; a terminal obeys others as well.
+
+    Args:
+        value: What orjson takes; keys are strings.
+        option: Of orjson.
+    """
+    text = orjson.dumps(value, option=option).decode()
+    return _UNSURE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    run = found[0]
+    return run if run.isprintable() else "".join(each if each.isprintable() else dumps(each)[1:-1] for each in run)
 
 
 def _value(cell: Cell) -> str | int:

@@ -1,11 +1,14 @@
 """Output for people: columns line up, a stranger's text is harmless, secrets are masked."""
 
+import json
+
 import pytest
 
 from kasplo_notify.cli.text import (
     Painted,
     clipped,
     fields,
+    json_text,
     masked_basic,
     masked_header,
     masked_secret,
@@ -29,6 +32,21 @@ from kasplo_notify.cli.text import (
 )
 def test_nothing_that_a_terminal_obeys_is_printed(given: str | bytes, shown: str) -> None:
     assert printable(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("Grüße, 世界 😀", '"Grüße, 世界 😀"'),
+        ('"\\\n\x1b', r'"\"\\\n\u001b"'),
+        ("\x7f\x85\x9b\u2028\u202e", r'"\u007f\u0085\u009b\u2028\u202e"'),
+        ("\U000e0041ü\ue000", r'"\udb40\udc41ü\ue000"'),
+        ({"\x9b": ["\u200b"]}, r'{"\u009b":["\u200b"]}'),
+    ],
+)
+def test_json_is_escaped_where_a_terminal_obeys_and_says_the_same(given: object, shown: str) -> None:
+    assert json_text(given) == shown
+    assert json.loads(shown) == given
 
 
 def test_columns_are_as_wide_as_their_content_and_numbers_stand_on_the_right(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -388,3 +389,72 @@ def test_a_ca_file_needs_https() -> None:
         root, ["endpoint", "add", "crm", "http://example.com", "--ca-file", "ca.pem"], env=environ
     )
     assert (result.exit_code, "needs a URL that begins with https://" in result.stderr) == (2, True)
+
+
+def test_an_argument_too_many_is_told_and_not_repeated() -> None:
+    for args in (("endpoint", "add", "crm", "https://h.example/", "--header", "Authorization:", "Bearer", "hunter2"),):
+        done = run(*args)
+        assert done.exit_code == 2
+        assert done.stderr.startswith("Error: 2 arguments more than it takes; put quotes around what has spaces in it.")
+        assert "hunter2" not in done.output
+
+
+CONFIDENTIAL = ("--secret", "--basic", "--header")
+
+
+@pytest.mark.parametrize("option", CONFIDENTIAL)
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "No such file or directory"),
+        (b"", "it has 0 lines, and one is wanted"),
+        (b"hunter2\nhunter2\n", "it has 2 lines, and one is wanted"),
+        (b"hunter2\xff\n", "is not UTF-8"),
+        (b"hunter2" * 20_000, ""),
+        (b"hunter2\x00", ""),
+    ],
+)
+def test_a_file_that_has_no_value_in_it_is_refused_and_nothing_of_it_repeated(
+    option: str, content: bytes | None, told: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "value").write_bytes(content)
+    done = run("endpoint", "add", "crm", "https://h.example/", option, f"@{tmp_path}/value")
+    assert done.exit_code == 2
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "hunter2" not in done.output
+
+
+def test_what_begins_with_an_at_and_names_no_file_is_not_repeated() -> None:
+    for given in ("@joe:hunter2", "@hunter2\0", "@"):
+        done = run("endpoint", "add", "crm", "https://h.example/", "--basic", given)
+        assert done.exit_code == 2
+        assert "what @ leads to cannot be read: " in done.stderr
+        assert "hunter2" not in done.output
+
+
+def test_standard_input_that_has_ended_is_told() -> None:
+    done = run("endpoint", "rotate-secret", "crm", "--secret", "@-", given="")
+    assert done.exit_code == 2
+    assert "what @ leads to cannot be read: standard input has ended." in done.stderr
+
+
+def test_what_is_typed_at_a_terminal_is_not_shown() -> None:
+    command = [sys.executable, "-m", "kasplo_notify", "endpoint", "add", "crm", "https://h.example/", "--secret", "@-"]
+    spawn = f"import pty, sys; sys.exit(pty.spawn({command!r}) >> 8)"
+    with subprocess.Popen(
+        [sys.executable, "-c", spawn], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        shown = b""
+        # Only then the terminal has stopped to repeat what is typed.
+        while b"not shown" not in shown and (piece := os.read(process.stdout.fileno(), 4096)):
+            shown += piece
+        process.stdin.write(b"whsec_hunter2!\n")
+        process.stdin.flush()
+        shown += process.stdout.read()
+        assert process.wait(timeout=60) == 2
+    assert b"what follows whsec_ in the secret is not base64" in shown
+    assert b"hunter2" not in shown
