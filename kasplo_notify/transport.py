@@ -192,6 +192,7 @@ class Transport:
             return exchange.failed("worker", f"this worker could not load the certificates within {timeout:g} s")
         except OSError as error:  # of reading the client certificate
             return exchange.failed(*connect_failure(error, timeout))
+        del request  # it may be large, and is there once more, as it is written
         limits = self._limits.get(timeout) or self._make_limits(timeout)
         fresh = False
         while True:
