@@ -186,7 +186,8 @@ class Sender:
         if held.probe:
             self.close(held)
         self.in_flight += 1
-        ticket = self._gear.slots.opened(held.endpoint, time.monotonic())
+        # While it waits the event is there, and the request once, as it is written.
+        ticket = self._gear.slots.opened(held.endpoint, time.monotonic(), item.size + request.size)
         task = asyncio.ensure_future(self._attempt(held, item, ticket, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -194,7 +195,9 @@ class Sender:
     async def _attempt(self, held: Held, item: Item, ticket: Ticket, request: Request) -> None:
         subscriber = held.subscriber
         try:
-            outcome = await self._gear.transport.send(request, timeout=subscriber.timeout)
+            sending = self._gear.transport.send(request, timeout=subscriber.timeout)
+            del request  # it is the transport's, which lets go of it
+            outcome = await sending
             verdict = self._decide(outcome, item, subscriber)
         except Exception:
             # A fault of ours must neither lose the event nor stop the other deliveries.

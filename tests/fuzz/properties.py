@@ -356,7 +356,7 @@ def _on_the_wire(endpoint: Endpoint, event: StoredEvent) -> None:
     except UnbuildableEvent:
         return
     try:
-        target = _transport()._target(request.url, None)
+        target = _transport()._target(request.url)
     except EndpointError as error:
         _told(error)
         return

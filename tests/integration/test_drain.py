@@ -1,6 +1,7 @@
 """A drain on a real server, with a transport that answers as it is told, and a line that loses replies."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -104,6 +105,11 @@ async def drain_losing(
 @pytest.fixture
 def crm(registry: Registry) -> None:
     registry.add(Endpoint(name="crm", url="http://127.0.0.1:9/", queues=2))
+
+
+async def until(true: Callable[[], object]) -> None:
+    while not true():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 def put_due(shard: Shard, count: int) -> set[str]:
@@ -263,6 +269,52 @@ async def test_a_broken_queue_stops_neither_the_drain_nor_the_other_queue(
     assert set(answers.sent) < ids
     assert len(answers.sent) == 10
     assert "queue_broken: the keys of crm.0" in caplog.text
+
+
+@pytest.mark.usefixtures("crm")
+async def test_a_request_in_flight_is_the_transports_alone(
+    shard: Shard, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_due(shard, 2)
+    holders: list[int] = []
+
+    async def send(request: Request, **_: float) -> Outcome:
+        await asyncio.sleep(0)
+        holders.append(sys.getrefcount(request))
+        return Outcome(status=200, duration_ms=1)
+
+    async with drain_losing(config, shard.url) as (drain, answers):
+        monkeypatch.setattr(answers, "send", send)
+        await asyncio.wait_for(drain.run(), 20)
+    # This one, and what counts them.
+    assert len(holders) == 2
+    assert max(holders) <= 2
+
+
+@pytest.mark.usefixtures("crm")
+async def test_what_is_in_flight_holds_so_many_bytes_and_one_request_more(
+    shard: Shard, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kasplo_notify.window.FAST_BYTES", 50_000)
+    config = replace(config, worker=WorkerConfig(max_slow=0))
+    ids = [f"e{number}" for number in range(40)]
+    shard.put("crm.0", "huge", size=200_000)
+    shard.put("crm.0", *ids, size=10_000)
+    async with drain_losing(config, shard.url) as (drain, answers), asyncio.timeout(20):
+        answers.open.clear()
+        running = asyncio.ensure_future(drain.run())
+        await until(lambda: answers.sent)
+        await asyncio.sleep(0.3)
+        assert answers.sent == ["huge"], "what is larger than all that there may be goes alone"
+        answers.open.set()
+        answers.open.clear()
+        await until(lambda: len(answers.unanswered) >= 3)
+        await asyncio.sleep(0.3)
+        # Each is there as it is stored, and as it is sent. The window would take five.
+        assert len(answers.unanswered) == 3
+        answers.open.set()
+        await running
+    assert sorted(answers.sent) == sorted(["huge", *ids])
 
 
 @pytest.mark.usefixtures("crm")
