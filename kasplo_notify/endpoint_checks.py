@@ -66,7 +66,7 @@ def make_endpoint(config: Config, *, name: object, url: object, created_at: int 
 def change_endpoint(config: Config, endpoint: Endpoint, **changes: object) -> Endpoint:
     """`endpoint` with other values; None puts a value back to its default.
 
-    Neither its name nor the state of a rotation can be changed so.
+    Its name cannot be changed so; another secret counts at once, and ends a rotation.
 
     Raises:
         EndpointError: A value is refused, or there is no such value.
@@ -79,6 +79,9 @@ def change_endpoint(config: Config, endpoint: Endpoint, **changes: object) -> En
             hint = f"; did you mean {near}?" if near else ""
             raise EndpointError(f"an endpoint has no value {shown(key)} that could be changed{hint}")
         checked[key] = _checked(config, key, value)
+    if "secret" in checked:
+        # At once: the end of a rotation that is under way, too.
+        checked |= {"old_secret": None, "old_secret_until": 0}
     changed = replace(endpoint, **checked)
     _check_together(config, changed)
     return changed

@@ -94,6 +94,8 @@ class EgressGuard:
         self._loopback_allowed = any(
             _narrowest(self._allow, address) >= 0 for address in (IPv4Address("127.0.0.1"), IPv6Address("::1"))
         )
+        # Where nothing but this machine is allowed no other name can resolve to it.
+        self._networks_allowed = not all(network.is_loopback for network in self._allow)
 
     def check_url(self, url: object) -> str:
         """The URL as it is stored and sent: lower-case host, IDN as A-labels, no default port, a path.
@@ -213,11 +215,14 @@ class EgressGuard:
             if not self._loopback_allowed:
                 remedy = self._remedy(*_LOOPBACK.values())
                 raise self._refused(f"{host} is this machine; {remedy}")
-        # What such a name resolves to has to be in egress.allow when it is dialled.
-        elif (len(labels) == 1 or _under(host, _PRIVATE_SUFFIXES)) and not self._allow:
+            return
+        # What a name resolves to has to be in egress.allow when it is dialled: here it is not known.
+        if self._networks_allowed:
+            return
+        if len(labels) == 1 or _under(host, _PRIVATE_SUFFIXES):
             place = f"egress.allow {self._where}"
             raise self._refused(f"{host} is a name inside a private network; put its network into {place}")
-        if port in self._deny_ports and not self._allow:
+        if port in self._deny_ports:
             raise self._refused(f"port {port} is on the list egress.deny_ports")
 
 

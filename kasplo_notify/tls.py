@@ -141,6 +141,10 @@ def check_pair(cert: str | None, key: str | None) -> None:
             raise EndpointError(
                 "the client key does not belong to the client certificate, which has to be the first in its file"
             ) from None
+        if error.reason == "NO_CERTIFICATE_ASSIGNED":
+            raise EndpointError(
+                "the client key is of another kind than the client certificate, so it does not belong to it"
+            ) from None
         raise EndpointError(
             f"OpenSSL cannot use the client certificate with its key ({error.reason or 'no reason given'})"
         ) from None

@@ -26,6 +26,7 @@ from kasplo_notify.embedded import url_of as configured_url
 from kasplo_notify.equipment import Equipment, Tally
 from kasplo_notify.errors import NotifyError
 from kasplo_notify.guard import EgressGuard
+from kasplo_notify.storage_errors import explain
 from kasplo_notify.store import AsyncStore, Call, Store, connect, connect_async_like, connect_like
 from kasplo_notify.transport import Transport
 from workers import starting
@@ -133,8 +134,13 @@ class NotifyWorker(SimpleWorker):
                 raise
 
     def work(self, burst: bool = False, *args: Any, **options: Any) -> bool:  # noqa: FBT001, FBT002 - RQ's signature
-        """Serve until told to stop; with `burst` until nothing is due. Returns whether anything was delivered."""
+        """Serve until told to stop; with `burst` until nothing is due. Returns whether anything was delivered.
+
+        Raises:
+            NotifyError: With `burst`, it cannot be told whether anything is due.
+        """
         self._burst = burst
+        failure: NotifyError | None = None
         once = bool(options.get("max_jobs") or options.get("max_idle_time"))
         worked = False
         pause = RESTART_S
@@ -142,8 +148,13 @@ class NotifyWorker(SimpleWorker):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.request_stop)
         while not self._stop:
-            if burst and not self._ask_for_drain():
-                break
+            if burst:
+                try:
+                    if not self._ask_for_drain():
+                        break
+                except NotifyError as error:
+                    failure = error
+                    break
             began = time.monotonic()
             served = self._serve(burst, *args, **options)
             worked |= served
@@ -160,6 +171,8 @@ class NotifyWorker(SimpleWorker):
                 self.name = f"{self._first_name}-{self._restarts}"
         self._close()
         self._stop.done()
+        if failure is not None:
+            raise failure
         return worked
 
     def _longest(self) -> float:
@@ -240,14 +253,13 @@ class NotifyWorker(SimpleWorker):
             store.close()
 
     def _ask_for_drain(self) -> bool:
-        """Enqueue a drain if something is due; for burst, where no dispatcher does."""
-        try:
-            if not self._due():
-                return False
-            self._enqueue("deliver due events, then end")
-        except (NotifyError, RedisError) as error:
-            log.warning("redis_away: %s", error)
+        """Enqueue a drain if something is due; for burst, where no dispatcher does. Raises NotifyError."""
+        if not self._due():
             return False
+        try:
+            self._enqueue("deliver due events, then end")
+        except RedisError as error:
+            raise explain(error) from error
         return True
 
     def _enqueue(self, description: str) -> None:

@@ -33,11 +33,11 @@ def _appendonly(server: Server) -> Iterator[Finding]:
 def _appendfsync(server: Server) -> Iterator[Finding]:
     value = server.setting("appendfsync")
     if value == "everysec":
-        # Redis syncs once a second, and holds writes back for two seconds at most while a sync is slow.
+        # Redis syncs once a second; what it wrote is safe when the sync has ended, however long that takes.
         yield note(
             "appendfsync",
-            "appendfsync is everysec: a power loss can cost the events of the last second, of three with a slow disk; "
-            "always costs none, and a disk sync per write",
+            "appendfsync is everysec: a power loss can cost the events of the last second, and of more where the disk "
+            "is slow to sync; always costs none, and a disk sync per write",
         )
     elif value == "always":
         yield ok("appendfsync", "appendfsync is always")

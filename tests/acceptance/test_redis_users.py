@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -342,4 +343,15 @@ def test_a_login_that_lacks_something_is_no_reason_to_give_up_on_a_queue(world: 
         notifier.emit(scomp(1), mail_class="crm")
     assert world.dead("crm") == []
     acl(world, "DELUSER", "narrow")
+    world.redis.flushdb()
+
+
+def test_a_worker_that_may_not_look_ends_with_what_is_missing(world: World) -> None:
+    world.endpoint("nobody", url=world.subscriber.url("/nobody"))
+    world.emit("nobody", 1)
+    environ = world.environ | {"KASPLO_REDIS__URL": url_for(world, OPERATOR)}
+    command = [sys.executable, "-m", "kasplo_notify", "worker", "--burst"]
+    done = subprocess.run(command, env=environ, cwd=world.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "forbids" in done.stderr
     world.redis.flushdb()

@@ -259,7 +259,7 @@ def counters(data: bytes) -> None:
     health = Health.read(fields)
     assert min(health.fails, health.probe_at) >= 0
     attempt = _attempt("1700000000000-0", fields)
-    assert attempt.status is None or 0 <= attempt.status < 10**15
+    assert attempt.status is None or 0 <= attempt.status < 10**16
 
 
 def spool(data: bytes) -> None:

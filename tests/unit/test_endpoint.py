@@ -1,5 +1,6 @@
 """Endpoints: what may be registered, what may be changed, and what a stored record may not smuggle in."""
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -373,3 +374,11 @@ def test_all_headers_together_are_at_most_8_kib() -> None:
 )
 def test_a_delay_in_milliseconds_is_exact_or_rounded_up(seconds: float, whole: int) -> None:
     assert milliseconds(seconds) == whole
+
+
+@pytest.mark.parametrize("secret", ["none", "whsec_" + "B" * 32])
+def test_another_secret_or_none_counts_at_once_and_ends_a_rotation(secret: str) -> None:
+    rotating = replace(make(), secret="whsec_" + "A" * 32, old_secret="whsec_" + "C" * 32, old_secret_until=2**31)
+    changed = change_endpoint(CONFIG, rotating, secret=secret)
+    assert len(changed.signing_secrets(0)) == (0 if secret == "none" else 1)
+    assert (changed.old_secret, changed.old_secret_until) == (None, 0)

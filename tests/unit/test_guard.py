@@ -350,6 +350,13 @@ def test_loopback_names_need_loopback_private_names_any_allowed_network() -> Non
             private.check_url(url)
 
 
+@pytest.mark.parametrize("url", ["http://intranet/", "http://metadata.google.internal/", "http://example.com:6379/"])
+def test_allowing_this_machine_opens_no_other_name_and_port(url: str) -> None:
+    with pytest.raises(EndpointError):
+        EgressGuard(EgressConfig(allow=("127.0.0.0/8", "::1/128"))).check_url(url)
+    assert EgressGuard(EgressConfig(allow=("127.0.0.0/8", "10.0.0.0/8"))).check_url(url) == url
+
+
 def test_short_forms_stay_refused_even_where_loopback_is_allowed() -> None:
     for url in ("http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://0177.0.0.1/"):
         with pytest.raises(EndpointError):

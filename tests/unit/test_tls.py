@@ -44,6 +44,9 @@ OTHER_KEY = AUTHORITY.issue_cert("other.example").private_key_pem.bytes().decode
 LOADED = load_pem_private_key(KEY.encode(), None)
 ENCRYPTED = LOADED.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")).decode()
 LEGACY = LOADED.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"x")).decode()
+RSA_KEY = (
+    rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+)
 SECRET_LINE = KEY.splitlines()[1]
 
 
@@ -96,6 +99,7 @@ def test_a_key_in_any_usual_form_belongs_to_its_certificate(key: str) -> None:
         ({"client_cert": KEY, "client_key": KEY}, "the client certificate has no certificate in PEM"),
         ({"client_cert": CERT, "client_key": CERT}, "the client key has no private key in PEM"),
         ({"client_cert": CERT, "client_key": OTHER_KEY}, "the client key does not belong to the client certificate"),
+        ({"client_cert": CERT, "client_key": RSA_KEY}, "the client key is of another kind than the client certificate"),
         ({"client_cert": CA + CERT, "client_key": KEY}, "which has to be the first in its file"),
         ({"client_cert": CERT, "client_key": ENCRYPTED}, "the client key is encrypted"),
         ({"client_cert": CERT, "client_key": LEGACY}, "the client key is encrypted"),
