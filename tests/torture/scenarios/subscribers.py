@@ -107,7 +107,9 @@ def _serve(run: Run, unwell: Mapping[str, str]) -> tuple[Service, Findings]:
             promise(
                 duplicates=cut,
                 throttle=throttle,
-                may_bury=lambda kept: kept.endpoint in others and kept.reason in ("attempts_used_up", "endpoint_removed"),
+                may_bury=lambda kept: (
+                    kept.endpoint in others and kept.reason in ("attempts_used_up", "endpoint_removed")
+                ),
             )
         )
 
