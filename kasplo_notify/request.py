@@ -21,6 +21,9 @@ from kasplo_notify.signature import sign
 from kasplo_notify.stored import StoredEvent
 from kasplo_notify.tls import Tls
 
+# Few servers take 8,000 characters (RFC 9112, section 3). What is beyond this only takes up memory.
+MAX_QUERY_URL = 65_536
+
 _PLAIN = re.compile(r"(?! )[ -~]*(?<! )")
 _ESCAPE = re.compile(r"%(?=[0-9A-Fa-f]{2})")
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
@@ -53,6 +56,11 @@ class Request:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes
     tls: Tls | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(self.url) + len(self.body)
 
 
 @cache
@@ -123,6 +131,11 @@ class RequestBuilder:
             if self._query:
                 url = f"{url}{'&' if '?' in url else '?'}{body.decode('ascii')}"
                 body = b""
+                if len(url) > MAX_QUERY_URL:
+                    raise UnbuildableEvent(
+                        f"as a query string its URL has {len(url):,} characters, and {MAX_QUERY_URL:,} are the most; "
+                        "register the endpoint with POST"
+                    )
         headers = (
             *self._fixed,
             ("X-Kasplo-Click-Tracking-ID", header_text(tracking_id)),

@@ -21,8 +21,6 @@ from kasplo_notify.window import SLOW_AFTER_S, Ticket
 log = logging.getLogger(__name__)
 
 MAX_BUFFERED, MAX_BUFFERED_BYTES = 1024, 16_777_216
-# For how long an event that goes alone has the drain's queues of its kind wait for its answer.
-TURN_S = 0.1
 
 
 class Sender:
@@ -141,21 +139,20 @@ class Sender:
         self._gear.slots.clear()
 
     def _next_in_line(self) -> Held | None:
-        """A queue whose drains have died goes one event at a time, and such queues of this drain take turns.
+        """A queue whose drains have died goes one event at a time. What just went out then is suspected at a death.
 
-        When the worker dies again, what has just gone out is to blame, and not what happened to be beside it. Where an
-        event is suspected already, it is in flight by itself; for a second, as more would prove nothing.
+        The next drain sends what is suspected first, and no other such queue's events beside it: it will be alone to
+        blame. For a second; more would prove nothing.
         """
-        if self._one_by_one and self._turn_is_over(self._one_by_one[0]):
+        if self._one_by_one and self._may_follow(self._one_by_one[0]):
             return self._one_by_one.popleft()
         return self._ready.popleft() if self._ready else None
 
-    def _turn_is_over(self, following: Held) -> bool:
+    def _may_follow(self, following: Held) -> bool:
         alone = self._alone
-        if alone is None or alone.idle:
+        if alone is None or alone.idle or not (alone.suspected or following.suspected):
             return True
-        turn = SLOW_AFTER_S if alone.suspected or following.suspected else TURN_S
-        return time.monotonic() - self._alone_since >= turn
+        return time.monotonic() - self._alone_since >= SLOW_AFTER_S
 
     def _may_start(self, held: Held, now: float) -> bool:
         return (
@@ -189,7 +186,8 @@ class Sender:
         if held.probe:
             self.close(held)
         self.in_flight += 1
-        ticket = self._gear.slots.opened(held.endpoint, time.monotonic())
+        # While it waits the event is there, and the request once, as it is written.
+        ticket = self._gear.slots.opened(held.endpoint, time.monotonic(), item.size + request.size)
         task = asyncio.ensure_future(self._attempt(held, item, ticket, request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -197,7 +195,9 @@ class Sender:
     async def _attempt(self, held: Held, item: Item, ticket: Ticket, request: Request) -> None:
         subscriber = held.subscriber
         try:
-            outcome = await self._gear.transport.send(request, timeout=subscriber.timeout)
+            sending = self._gear.transport.send(request, timeout=subscriber.timeout)
+            del request  # it is the transport's, which lets go of it
+            outcome = await sending
             verdict = self._decide(outcome, item, subscriber)
         except Exception:
             # A fault of ours must neither lose the event nor stop the other deliveries.

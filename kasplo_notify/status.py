@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.errors import StorageBroken
-from kasplo_notify.registry import Backlog, Health, Registry, unknown_endpoint
+from kasplo_notify.health import Backlog, Health
+from kasplo_notify.registry import Registry, unknown_endpoint
 from kasplo_notify.store import Store
 
 _PAGE = 500

@@ -66,16 +66,23 @@ def context_of(tls: Tls | None = None) -> ssl.SSLContext:
         OSError: No file could be opened; an `ssl.SSLError` for what the checks below would have refused.
     """
     ca = None if tls is None else tls.ca
-    context = ssl.create_default_context(cadata=ca)
+    # Certificates and names are verified by default. `ssl.create_default_context` would write the keys of every session
+    # to the file that SSLKEYLOGFILE names in the environment.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     # Only the other side would begin one, and each costs us more than it.
     context.options |= ssl.OP_NO_RENEGOTIATION
     if ca is not None:
         # What an operator names is trusted as it is, be it an intermediate authority or the server's own certificate.
-        # And many a house's authority lacks extensions that Python asks for from 3.13 on.
+        # VERIFY_X509_STRICT is not set: many a house's authority lacks extensions that it asks for.
+        context.load_verify_locations(cadata=ca)
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    else:
+        context.load_default_certs()
+        if sys.version_info >= (3, 13):
+            # As Python has it for them, from that version on.
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
     if tls is not None and tls.cert is not None and tls.key is not None:
         _load(context, tls.cert, tls.key)
     return context

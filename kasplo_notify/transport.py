@@ -7,11 +7,14 @@ server does: it becomes an `Outcome`.
 """
 
 import asyncio
+import errno
 import functools
 import itertools
 import re
+import ssl
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from aiohttp import ClientRequest, ClientTimeout, TCPConnector
 from aiohttp.client_proto import ResponseHandler
@@ -35,8 +38,8 @@ KEEPALIVE_SECONDS = 30.0
 DNS_CACHE_SECONDS = 10
 
 _CACHED = 4096
-# Of endpoints with an SSL context of their own, which may take 850 kB and 24 ms to make.
-_CACHED_TLS = 128
+# Of endpoints with an SSL context of their own: with the system's authorities it takes 850 kB, with others 9 kB.
+_CACHED_SYSTEM, _CACHED_OWN = 256, 1024
 # Connections that are closed for one that gets no file: for it, and for what looks its name up.
 _SPARED = 8
 _QUERY = re.compile(r"[!-~]*")
@@ -80,6 +83,11 @@ class _Connector(TCPConnector):
             peer.close()
         return len(oldest)
 
+    def close_pool(self, key: ConnectionKey) -> None:
+        """Close the connections to one server that have no request."""
+        for peer, _ in self._conns.pop(key, ()):
+            peer.close()
+
 
 @dataclass(frozen=True, slots=True)
 class _Target:
@@ -90,6 +98,32 @@ class _Target:
     host: str
 
 
+class _Recent:
+    """Targets of endpoints with an SSL context of their own: as many as there may be, those that were used last.
+
+    Args:
+        most: So many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._targets: dict[tuple[str, Tls], _Target] = {}
+
+    def get(self, base: str, tls: Tls) -> _Target | None:
+        target = self._targets.pop((base, tls), None)
+        if target is not None:
+            self._targets[base, tls] = target
+        return target
+
+    def put(self, base: str, tls: Tls, target: _Target) -> _Target | None:
+        """Returns the one that had to go for it."""
+        self._targets[base, tls] = target
+        return self._targets.pop(next(iter(self._targets))) if len(self._targets) > self._most else None
+
+    def clear(self) -> None:
+        self._targets.clear()
+
+
 class Transport:
     """Sends requests; one per event loop. How many at once is the caller's business: nothing here limits it."""
 
@@ -98,8 +132,10 @@ class Transport:
         self._connect_timeout = config.delivery.connect_timeout
         self._max_idle = config.worker.max_idle
         self._targets: dict[str, _Target] = {}
-        self._tls_targets: dict[tuple[str, Tls], _Target] = {}
-        self._context_of = functools.lru_cache(_CACHED_TLS)(context_of)
+        self._with_system, self._with_own = _Recent(_CACHED_SYSTEM), _Recent(_CACHED_OWN)
+        # There as long as a target has them.
+        self._contexts = WeakValueDictionary[Tls, ssl.SSLContext]()
+        self._making_context = asyncio.Lock()
         self._limits: dict[float, ClientTimeout] = {}
         self._loop: asyncio.AbstractEventLoop
         self._clock: Clock
@@ -127,8 +163,8 @@ class Transport:
         connector, self._connector = self._connector, None
         resolver, self._resolver = self._resolver, None
         self._targets.clear()
-        self._tls_targets.clear()
-        self._context_of.cache_clear()
+        self._with_system.clear()
+        self._with_own.clear()
         if connector is not None:
             self._clock.close()
             await connector.close()
@@ -143,26 +179,27 @@ class Transport:
         """
         exchange = Exchange(self._loop, self._clock, timeout)
         try:
-            target = self._target(request.url, request.tls)
+            if request.tls is None:
+                target = self._target(request.url)
+            else:
+                target = await self._own_target(request.url, request.tls, exchange.deadline)
             wire = _wire(request, target)
         except EndpointError as error:
             return exchange.failed("blocked", str(error))
         except ValueError as error:
             return exchange.failed("other", f"the request cannot be sent: {error}")
+        except TimeoutError:
+            return exchange.failed("worker", f"this worker could not load the certificates within {timeout:g} s")
         except OSError as error:  # of reading the client certificate
             return exchange.failed(*connect_failure(error, timeout))
+        del request  # it may be large, and is there once more, as it is written
         limits = self._limits.get(timeout) or self._make_limits(timeout)
-        fresh = spared = False
+        fresh = False
         while True:
             try:
                 connection = await self._connect(target, limits, fresh=fresh)
             except Exception as error:  # noqa: BLE001 - ValueError and AssertionError come out of it, too
-                failure = connect_failure(error, limits.connect or timeout)
-                if failure in NO_FILES and not spared and self._connector and self._connector.close_idle(_SPARED):
-                    spared = True
-                    await asyncio.sleep(0)
-                    continue
-                return exchange.failed(*failure)
+                return exchange.failed(*connect_failure(error, limits.connect or timeout))
             if (outcome := await exchange.run(connection, wire)) is not None:
                 return outcome
             # The server had closed the connection that was kept: once more at once, on one made for it.
@@ -172,43 +209,82 @@ class Transport:
             limits, fresh = self._within(left), True
 
     async def _connect(self, target: _Target, limits: ClientTimeout, *, fresh: bool) -> Connection:
+        spared = False
         while True:
             if self._connector is None:
                 raise ConnectionAbortedError
-            connection = await self._connector.connect(target.key, [], limits)
+            try:
+                connection = await self._connector.connect(target.key, [], limits)
+            except OSError as error:
+                if spared or not await self._spare(error):
+                    raise
+                spared = True
+                continue
             if not fresh or not Peer.of(connection).exchanges:
                 return connection
             # The others that are kept for this server are most likely as dead.
             connection.close()
 
-    def _target(self, url: str, tls: Tls | None) -> _Target:
-        base, mark, query = url.partition("?")
-        target = self._targets.get(base) if tls is None else self._tls_targets.get((base, tls))
-        if target is None:
-            target = self._make_target(base, tls)
-        if not mark:
-            return target
-        if not _QUERY.fullmatch(query):
-            raise EndpointError("the URL has characters in its query that must be percent-encoded")
-        return _Target(target.key, f"{target.path}?{query}", target.host)
+    async def _spare(self, error: OSError) -> bool:
+        """Close idle connections for what has got no file. Returns whether to try again."""
+        if connect_failure(error, 0) not in NO_FILES or self._connector is None:
+            return False
+        if not self._connector.close_idle(_SPARED):
+            return False
+        await asyncio.sleep(0)
+        return True
 
-    def _make_target(self, base: str, tls: Tls | None) -> _Target:
-        # A registered URL has passed this check; a record that was written past the registry has not.
-        normal = URL(self._guard.check_url(base), encoded=True)
+    def _target(self, url: str) -> _Target:
+        base = url.partition("?")[0]
+        return self._targets.get(base) or self._make_target(base)
+
+    def _make_target(self, base: str) -> _Target:
+        if len(self._targets) >= _CACHED:
+            self._targets.clear()
+        target = self._targets[base] = self._target_of(base, context=True)
+        return target
+
+    async def _own_target(self, url: str, tls: Tls, deadline: float) -> _Target:
+        """That of an endpoint with an SSL context of its own."""
+        base = url.partition("?")[0]
+        recent = self._with_system if tls.ca is None else self._with_own
+        target = recent.get(base, tls)
+        if target is not None:
+            return target
         # The context is a part of the key that finds a connection, so what one endpoint's authorities have verified,
         # or its certificate has opened, serves no other.
-        context = True if tls is None else self._context_of(tls)
-        key = ClientRequest("POST", normal, loop=self._loop, ssl=context)
-        target = _Target(key, normal.raw_path, normal.host_port_subcomponent or "")
-        if tls is None:
-            if len(self._targets) >= _CACHED:
-                self._targets.clear()
-            self._targets[base] = target
-        else:
-            if len(self._tls_targets) >= _CACHED_TLS:
-                self._tls_targets.clear()
-            self._tls_targets[base, tls] = target
+        async with asyncio.timeout_at(deadline):
+            context = await self._context(tls)
+        target = self._target_of(base, context=context)
+        gone = recent.put(base, tls, target)
+        if gone is not None and self._connector is not None:
+            # Nobody would find the connections that are kept for it, and they would keep the context.
+            self._connector.close_pool(gone.key.connection_key)
         return target
+
+    def _target_of(self, base: str, *, context: ssl.SSLContext | bool) -> _Target:
+        # A registered URL has passed this check; a record that was written past the registry has not.
+        normal = URL(self._guard.check_url(base), encoded=True)
+        key = ClientRequest("POST", normal, loop=self._loop, ssl=context)
+        return _Target(key, normal.raw_path, normal.host_port_subcomponent or "")
+
+    async def _context(self, tls: Tls) -> ssl.SSLContext:
+        """On a thread: with the system's authorities it takes 24 ms, in which others want to send."""
+        async with self._making_context:  # several at a time would only take the CPU from these others
+            context = self._contexts.get(tls)
+            if context is None:
+                context = self._contexts[tls] = await self._load_context(tls)
+            return context
+
+    async def _load_context(self, tls: Tls) -> ssl.SSLContext:
+        try:
+            return await asyncio.to_thread(context_of, tls)
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, f"no thread could be started for it: {error}") from error
+        except OSError as error:
+            if not await self._spare(error):
+                raise
+        return await asyncio.to_thread(context_of, tls)
 
     def _make_limits(self, timeout: float) -> ClientTimeout:  # per endpoint, not per request
         limits = self._within(timeout)
@@ -223,7 +299,10 @@ class Transport:
 
 
 def _wire(request: Request, target: _Target) -> bytes:
-    lines = [f"{request.method} {target.path} HTTP/1.1", f"Host: {target.host}", *_COMMON_HEADERS]
+    _, mark, query = request.url.partition("?")
+    if not _QUERY.fullmatch(query):
+        raise EndpointError("the URL has characters in its query that must be percent-encoded")
+    lines = [f"{request.method} {target.path}{mark}{query} HTTP/1.1", f"Host: {target.host}", *_COMMON_HEADERS]
     lines += [f"{name}: {value}" for name, value in request.headers]
     if request.body or request.method == "POST":
         lines.append(f"Content-Length: {len(request.body)}")

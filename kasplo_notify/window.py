@@ -13,6 +13,8 @@ START = 4.0
 # A breaker is open for five seconds at least.
 IDLE_S = 3.0
 SLOW_AFTER_S = 1.0
+# Bytes that requests in flight may hold, those in the shared slots and the slow ones; and one request more.
+FAST_BYTES, SLOW_BYTES = 33_554_432, 100_663_296
 
 
 class Window:
@@ -74,16 +76,18 @@ class Usage:
 
     fast: int = 0
     slow: int = 0
+    fast_bytes: int = 0
     opened: float = 0.0
     answered: float = float("-inf")
 
 
 @dataclass(slots=True)
 class Ticket:
-    """One request in flight."""
+    """One request in flight, and the bytes that it holds."""
 
     endpoint: str
     started: float
+    size: int = 0
     slow: bool = False
     done: bool = False
 
@@ -95,18 +99,25 @@ class Slots:
     Attributes:
         fast_limit: Requests that all endpoints share.
         slow_limit: Requests that may be in flight beside them once they are older than a second.
+        fast_bytes, slow_bytes: What these and those hold.
     """
 
     fast_limit: int
     slow_limit: int
     fast: int = 0
     slow: int = 0
+    fast_bytes: int = 0
+    slow_bytes: int = 0
     _usage: dict[str, Usage] = field(default_factory=dict)
     _by_age: deque[Ticket] = field(default_factory=deque)
 
     @property
     def free(self) -> int:
-        return self.fast_limit - self.fast
+        return self.fast_limit - self.fast if self.fast_bytes < FAST_BYTES else 0
+
+    @property
+    def _slow_is_full(self) -> bool:
+        return self.slow >= self.slow_limit or self.slow_bytes >= SLOW_BYTES
 
     @property
     def in_flight(self) -> int:
@@ -125,24 +136,30 @@ class Slots:
     def may_open(self, endpoint: str, now: float) -> bool:
         """Whether an endpoint may have one more request.
 
-        Once half of the slots are taken nobody may hold more than an equal share of them. Once the slow allowance is
-        used up, who has a part of it gets no more: the slots are for those who answer.
+        Once half of the slots, or of the bytes, are taken nobody may hold more than an equal share of them. Once the
+        slow allowance is used up, who has a part of it gets no more: the slots are for those who answer.
         """
-        if self.fast >= self.fast_limit:
+        if not self.free:
             return False
         usage = self._usage.get(endpoint)
         if usage is None:
             return True
-        if usage.slow and (self.slow >= self.slow_limit or (self.hangs(endpoint, now) and now < usage.opened + 1.0)):
+        if usage.slow and (self._slow_is_full or (self.hangs(endpoint, now) and now < usage.opened + 1.0)):
             return False
-        return self.fast < self.fast_limit // 2 or usage.fast < max(1, self.fast_limit // len(self._usage))
+        if self.fast < self.fast_limit // 2 and self.fast_bytes < FAST_BYTES // 2:
+            return True
+        sharing = len(self._usage)
+        return usage.fast < max(1, self.fast_limit // sharing) and usage.fast_bytes < max(1, FAST_BYTES // sharing)
 
-    def opened(self, endpoint: str, now: float) -> Ticket:
+    def opened(self, endpoint: str, now: float, size: int = 0) -> Ticket:
+        """A request begins that holds `size` bytes."""
         usage = self._usage.setdefault(endpoint, Usage())
         usage.fast += 1
+        usage.fast_bytes += size
         usage.opened = now
         self.fast += 1
-        ticket = Ticket(endpoint, now)
+        self.fast_bytes += size
+        ticket = Ticket(endpoint, now, size)
         self._by_age.append(ticket)
         return ticket
 
@@ -152,9 +169,12 @@ class Slots:
         if ticket.slow:
             usage.slow -= 1
             self.slow -= 1
+            self.slow_bytes -= ticket.size
         else:
             usage.fast -= 1
+            usage.fast_bytes -= ticket.size
             self.fast -= 1
+            self.fast_bytes -= ticket.size
             if now - ticket.started < SLOW_AFTER_S:
                 usage.answered = now
         if not usage.fast and not usage.slow:
@@ -162,7 +182,7 @@ class Slots:
 
     def clear(self) -> None:
         """Nothing is in flight: a drain has ended, whatever became of its requests."""
-        self.fast = self.slow = 0
+        self.fast = self.slow = self.fast_bytes = self.slow_bytes = 0
         self._usage.clear()
         self._by_age.clear()
 
@@ -170,13 +190,16 @@ class Slots:
         """Move the requests that are older than a second out of the shared slots, as far as there is room."""
         by_age = self._by_age
         while by_age and (by_age[0].done or now - by_age[0].started >= SLOW_AFTER_S):
-            if not by_age[0].done and self.slow >= self.slow_limit:
+            if not by_age[0].done and self._slow_is_full:
                 return
             ticket = by_age.popleft()
             if not ticket.done:
                 usage = self._usage[ticket.endpoint]
                 ticket.slow = True
                 usage.fast -= 1
+                usage.fast_bytes -= ticket.size
                 usage.slow += 1
                 self.fast -= 1
+                self.fast_bytes -= ticket.size
                 self.slow += 1
+                self.slow_bytes += ticket.size

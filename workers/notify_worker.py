@@ -50,9 +50,8 @@ class NotifyWorker(SimpleWorker):
 
     It serves the queue of ``worker.queue``, speaks JSON and runs nothing but drains, whatever it is started with: the
     wrong queue would wait for ever, and pickle, or a job of any other kind, would run code for whoever can write to
-    Redis. Events are in the Redis that RQ was
-    pointed to. Unlike RQ's own workers it survives what Redis does: RQ ends on most errors and cannot dequeue from
-    a full Redis, so it delivers without RQ then, and starts RQ again.
+    Redis. Events are in the Redis that RQ was pointed to. Unlike RQ's own workers it survives what Redis does: RQ ends
+    on most errors and cannot dequeue from a full Redis, so it delivers without RQ then, and starts RQ again.
     """
 
     running: ClassVar["NotifyWorker | None"] = None

@@ -9,6 +9,7 @@ import click
 
 from kasplo_notify.catalogue import EVENT_TYPES
 from kasplo_notify.cli.certificates import FILES, read_pem
+from kasplo_notify.cli.errors import Refused
 from kasplo_notify.errors import quoted
 from kasplo_notify.headers import check_headers, parse_header
 
@@ -53,26 +54,24 @@ class _Delays(click.ParamType):  # type: ignore[type-arg]  # generic from click 
             self.fail(f"{quoted(value)} is not a list of seconds like 30,60,300.", param, ctx)
 
 
-class Confidential(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
-    """A text, or where it stands: every user of the machine sees what is on a command line.
+def confidential(option: str, given: str) -> str:
+    """What was given, or what stands where it says: every user of the machine sees what is on a command line.
 
     As curl has it: `@FILE` is the one line of a file, `@-` the next line of standard input.
+
+    Raises:
+        Refused: There is no such line. The message does not repeat what may be a password that begins with an @.
     """
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str) or not value.startswith("@"):
-            return value
-        # No message repeats what was given: it may be a password that begins with an @.
-        try:
-            line = _typed() if value == "@-" else _only_line(value[1:])
-            return line.decode().rstrip("\r\n")
-        except UnicodeDecodeError:
-            self.fail("what @ leads to is not UTF-8.", param, ctx)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            self.fail(f"what @ leads to cannot be read: {reason}.", param, ctx)
+    if not given.startswith("@"):
+        return given
+    try:
+        line = _typed() if given == "@-" else _only_line(given[1:])
+        return line.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    raise Refused(f"What the @ of {option} leads to cannot be read: {reason}.")
 
 
 def _typed() -> bytes:
@@ -123,13 +122,12 @@ def record_options(*, update: bool) -> Callable[[Callable[..., Any]], Callable[.
         click.option(
             "--header",
             "headers",
-            type=Confidential(),
             metavar="'K: V'",
             multiple=True,
             help="Request header; repeatable. Like --secret and --basic it may be @FILE, or @- for standard input.",
         ),
-        click.option("--secret", type=Confidential(), metavar="whsec_...|none", help=secret),
-        click.option("--basic", type=Confidential(), metavar="USER:PASS", help="HTTP Basic authentication."),
+        click.option("--secret", metavar="whsec_...|none", help=secret),
+        click.option("--basic", metavar="USER:PASS", help="HTTP Basic authentication."),
         click.option("--ca-file", "ca", metavar="FILE", help="Trust these authorities (PEM), not the system's."),
         click.option("--client-cert", metavar="FILE", help="Certificate (PEM) to show to its server."),
         click.option("--client-key", metavar="FILE", help="The key of that certificate (PEM, not encrypted)."),
@@ -154,6 +152,12 @@ def given_values(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as `endpoint_checks` takes them."""
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     given = {name: None if value == _DEFAULT and name in _RESETTABLE else value for name, value in given.items()}
+    # In the order of the command line, for that is the order of the lines of standard input.
+    for name in given:
+        if name in ("secret", "basic"):
+            given[name] = confidential(f"--{name}", given[name])
+        elif name == "headers":
+            given[name] = [confidential("--header", each) for each in given[name]]
     if "headers" in given:
         given["headers"] = check_headers(parse_header(line) for line in given["headers"])
     given |= {name: read_pem(option, given[name]) for name, option in FILES.items() if name in given}

@@ -12,7 +12,7 @@ from kasplo_notify.cli.ask import ask
 from kasplo_notify.cli.certificates import expiry_warnings
 from kasplo_notify.cli.errors import FAILED, Refused, complain, let_go_of_stdout
 from kasplo_notify.cli.moments import Span, iso, local
-from kasplo_notify.cli.record_options import Confidential, given_values, record_options
+from kasplo_notify.cli.record_options import confidential, given_values, record_options
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.states import record_json, record_rows
@@ -139,7 +139,6 @@ def update(
 )
 @click.option(
     "--secret",
-    type=Confidential(),
     metavar="whsec_...",
     help="The new secret (or @FILE, or @- for standard input); else one is generated.",
 )
@@ -154,7 +153,7 @@ def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | 
 
     Example: kasplo-notify endpoint rotate-secret crm --overlap 48h
     """
-    new = generate_secret() if secret is None else check_secret(secret)
+    new = generate_secret() if secret is None else check_secret(confidential("--secret", secret))
     with session.registry() as registry:
         now_s = redis_ms(registry.store) // 1000
         until = now_s + round(overlap)

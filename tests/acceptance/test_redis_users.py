@@ -19,6 +19,7 @@ from kasplo_notify.cli import root
 from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.config_sections import DeadConfig, DeliveryConfig
 from kasplo_notify.errors import StorageRefused
+from kasplo_notify.store import Call
 from tests.acceptance.subscriber import Answer
 from tests.acceptance.users import documented, make_users, url_for
 from tests.acceptance.world import ROOT, World, scomp, until
@@ -181,6 +182,10 @@ FORBIDDEN = {
         DEL kasplo:{0}:health:crm | DEL kasplo:{0}:new:crm.0 | DEL kasplo:{0}:retry:crm.0 | DEL kasplo:{0}:schedule
         HSET kasplo:{0}:owner crm.0 me | ZREM kasplo:{0}:schedule crm.0 | XRANGE kasplo:{0}:attempts:crm - +
         RPUSH rq:queue:kasplo x | HSET rq:job:x data y | PUBLISH rq:pubsub:x {} | SUBSCRIBE rq:pubsub:x | INFO
+        SET kasplo:{0}:pushed:x 1 GET | HSET kasplo:{0}:counters emitted 1 | HDEL kasplo:{0}:counters emitted
+        HSET kasplo:{0}:stats:crm:h1 delivered 1 | EXPIRE kasplo:{0}:counters 1 | EXPIRE kasplo:{0}:dead 1
+        HGET kasplo:{0}:counters emitted | HMGET kasplo:{0}:owner crm.0 | DEL kasplo:{0}:pushed:x | DEL kasplo:{0}:dead
+        XREAD STREAMS kasplo:{0}:new:crm.0 0 | XTRIM kasplo:{0}:new:crm.0 MAXLEN 0 | SCRIPT LOAD x | SCRIPT KILL
         GET else | SET else x
     """,
     WORKER: """
@@ -218,6 +223,26 @@ def test_what_they_are_not_for_is_refused(world: World, user: str) -> None:
     for line in lines_of(NOBODY):
         said = acl(world, "DRYRUN", user, *line.split())
         assert b"has no permissions to run" in said, line
+
+
+def test_what_a_producer_may_beside_emitting_is_what_the_document_says(world: World) -> None:
+    keys = world.registry.store.keys
+    world.endpoint("crm", queues=1)
+    world.emit("crm", 1)
+    with redis.Redis.from_url(url_for(world, PRODUCER)) as client:
+        ref = client.xadd(keys("new:crm.0"), {"e": b"1\nmade-up\n\n{}"})
+        assert ref in {entry for entry, _ in client.xrange(keys("new:crm.0"))}
+        letter = client.xadd(keys("dead:crm"), {"e": b"1\nx\n\n{}", "q": "crm.0"})
+        assert client.xdel(keys("dead:crm"), letter) == 1
+        assert client.set(keys("pushed:somebody-elses-id"), 1, px=60_000)
+        assert client.zadd(keys("schedule"), {"crm.0": 1e15}) == 0
+        assert client.eval("return 1", 1, keys.stem) == 1
+        with Notifier(config=configured(world, PRODUCER)) as notifier:
+            assert notifier.emit(scomp(1), mail_class="crm", event_id="somebody-elses-id").repeated
+    # A queue that was parked so waits for the next repair, no longer.
+    world.registry.store.run(Call("repair", [100, 10**9, 10**12, 30_000, "crm"]))
+    assert (world.redis.zscore(keys("schedule"), "crm.0") or 0) < (world.now() + 60) * 1000
+    world.redis.flushdb()
 
 
 @pytest.mark.parametrize("user", [PRODUCER, WORKER])

@@ -27,10 +27,10 @@ from kasplo_notify.errors import EndpointError, InvalidEvent
 from kasplo_notify.events import EVENT_TYPES, check_event_id, check_mail_class, validate
 from kasplo_notify.guard import MAX_URL_CHARACTERS, AddressBlocked, EgressGuard
 from kasplo_notify.headers import check_basic, check_headers, parse_header
+from kasplo_notify.health import Health
 from kasplo_notify.held import Item
 from kasplo_notify.json_lines import read_lines
 from kasplo_notify.outcome import Outcome
-from kasplo_notify.registry import Health
 from kasplo_notify.request import RequestBuilder, UnbuildableEvent
 from kasplo_notify.signature import check_secret, sign, verify
 from kasplo_notify.spool import record as spooled
@@ -356,7 +356,7 @@ def _on_the_wire(endpoint: Endpoint, event: StoredEvent) -> None:
     except UnbuildableEvent:
         return
     try:
-        target = _transport()._target(request.url, None)
+        target = _transport()._target(request.url)
     except EndpointError as error:
         _told(error)
         return

@@ -34,11 +34,12 @@ def test_secret_basic_and_headers_may_stand_in_files_and_come_in_by_standard_inp
     assert added.headers == (("X-Token", "k-99b1c0ffee"), ("X-Tenant", "@42"))
     assert "k-99b1c0ffee" not in done.output
 
-    given = f"{second}\njoe:other\nX-Token: another\nnot asked for\n"
-    inputs = ("--secret", "@-", "--basic", "@-", "--header", "@-")
+    given = f"joe:other\nX-Token: another\nX-A: b\n{second}\nnot asked for\n"
+    inputs = ("--basic", "@-", "--header", "@-", "--header", "@-", "--secret", "@-")
     command(shard, "endpoint", "update", "crm", *inputs, given=given)
     updated = registry.get("crm")
-    assert (updated.secret, updated.basic, updated.headers) == (second, "joe:other", (("X-Token", "another"),))
+    assert (updated.secret, updated.basic) == (second, "joe:other")
+    assert updated.headers == (("X-Token", "another"), ("X-A", "b"))
 
     done = command(shard, "endpoint", "rotate-secret", "crm", "--secret", "@-", "--json", given=first)
     assert orjson.loads(done.stdout)["secret"] == registry.get("crm").secret == first

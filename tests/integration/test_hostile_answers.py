@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import random
 import resource
+import socket
 import ssl
 import time
 import tracemalloc
@@ -474,3 +475,37 @@ async def test_slow_answers_hold_little_memory_however_many_they_are(monkeypatch
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert taken.peak < count * most
+
+
+async def test_a_request_that_waits_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is written. What the other side does not take asyncio holds until then, before Python 3.12 as a copy."""
+    count, size = 64, 200_000
+    everyone = asyncio.Event()
+    written: list[asyncio.WriteTransport] = []
+    begin = Peer.begin
+
+    def noted(peer: Peer) -> None:
+        assert isinstance(peer.transport, asyncio.WriteTransport)
+        written.append(peer.transport)
+        if len(written) == count:
+            everyone.set()
+        begin(peer)
+
+    monkeypatch.setattr(Peer, "begin", noted)
+    with socket.create_server(("127.0.0.1", 0), backlog=2 * count) as nobody_reads:
+        url = f"http://127.0.0.1:{nobody_reads.getsockname()[1]}/"
+        async with transporting(connect_timeout=60) as transport:
+            tracemalloc.start()
+            try:
+                sending = [
+                    asyncio.create_task(transport.send(request(url, "POST", bytes(size)), timeout=60))
+                    for _ in range(count)
+                ]
+                await asyncio.wait_for(everyone.wait(), 60)
+                unwritten = sum(each.get_write_buffer_size() for each in written)
+                held = sum(each.size for each in tracemalloc.take_snapshot().traces if each.size >= size // 2)
+            finally:
+                tracemalloc.stop()
+            await transport.close()
+            await asyncio.gather(*sending)
+    assert count * size <= held <= count * (size + 4096) + 2 * unwritten

@@ -9,7 +9,8 @@ import pytest
 from kasplo_notify.config import Config, RedisConfig
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.errors import EndpointError, EndpointExists, StorageUnavailable, UnknownEndpoint
-from kasplo_notify.registry import Backlog, Health, Registry
+from kasplo_notify.health import Backlog, Health
+from kasplo_notify.registry import Registry
 from kasplo_notify.routing import RouteTable
 from kasplo_notify.store import Call, Store
 from tests.integration.emitter import ThreadsEmitter

@@ -5,12 +5,16 @@ import contextlib
 import os
 import resource
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
 import pytest
+import trustme
 
+from kasplo_notify.request import Request
 from kasplo_notify.resolver import PooledResolver
+from kasplo_notify.tls import Tls
 from kasplo_notify.transport import Transport
 from tests.integration.scripted import OK, Server, Visit, request, serving, transporting
 
@@ -193,6 +197,20 @@ async def test_where_there_is_no_file_left_for_a_connection_idle_ones_are_closed
         with no_files():
             await ask(transport, server, 20)
         await hosts.are_open(*range(8, 21))
+
+
+@pytest.mark.usefixtures("hosts")
+async def test_and_for_a_client_certificate_which_is_read_from_a_file() -> None:
+    hosts, issued = Hosts(), trustme.CA().issue_cert("mail.example.com")
+    tls = Tls(cert=issued.cert_chain_pems[0].bytes().decode(), key=issued.private_key_pem.bytes().decode())
+    async with serving(hosts.script) as server, transporting() as transport:
+        await ask(transport, server, *range(20))
+        # Its thread is there already, as in a worker that has been running.
+        await asyncio.to_thread(ssl.create_default_context)
+        with no_files():
+            outcome = await transport.send(Request("POST", "https://h20.example.com:1/", (), b"", tls), timeout=5)
+        assert outcome.error == "refused"
+        await hosts.are_open(*range(8, 20))
 
 
 async def test_where_nothing_can_be_closed_the_worker_is_at_fault() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import ssl
 import threading
@@ -333,29 +334,109 @@ async def test_a_server_that_speaks_only_tls_1_1_is_refused_with_an_own_authorit
     assert (refused.error, refused.detail) == ("tls", "the server offers no TLS version from 1.2 on")
 
 
-async def test_a_context_is_made_once_for_an_endpoint_and_only_so_many_are_kept(
-    authority: trustme.CA, certificate: Callable[..., ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kasplo_notify.transport._CACHED_TLS", 2)
-    made: list[Tls | None] = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Tls]:
+    """What contexts were made of, in their order."""
+    made: list[Tls] = []
 
     def counted(tls: Tls | None = None) -> ssl.SSLContext:
-        made.append(tls)
+        if tls is not None:
+            made.append(tls)
         return context_of(tls)
 
     monkeypatch.setattr("kasplo_notify.transport.context_of", counted)
-    one, two, three = (Tls(text(authority.cert_pem), each.cert, each.key) for each in map(identity, [authority] * 3))
+    return made
+
+
+async def test_a_context_is_made_once_for_an_endpoint_however_many_ask_at_once(
+    authority: trustme.CA, certificate: Callable[..., ssl.SSLContext], made: list[Tls]
+) -> None:
+    one, two = (Tls(text(authority.cert_pem), each.cert, each.key) for each in map(identity, [authority] * 2))
     async with serving(certificate("localhost")) as port, transporting() as transport:
-        made.clear()
-        for path in ("", "?query=1", "other"):
-            for tls in (one, two, replace(one)):
-                assert (await send(transport, f"https://localhost:{port}/{path}", tls)).status == 200
-        assert made == [one, two]
-        for tls in (three, two, three):
+        outcomes = await asyncio.gather(
+            *(
+                send(transport, f"https://localhost:{port}/{path}", tls)
+                for path in ("", "?query=1", "other")
+                for tls in (one, two, replace(one))
+            )
+        )
+        assert [each.status for each in outcomes] == [200] * 9
+    assert made == [one, two]
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("system", [True, False])
+async def test_of_the_contexts_those_are_kept_that_were_used_last_and_no_connection_keeps_another(
+    authority: trustme.CA,
+    certificate: Callable[..., ssl.SSLContext],
+    made: list[Tls],
+    monkeypatch: pytest.MonkeyPatch,
+    system: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    monkeypatch.setattr(
+        "kasplo_notify.transport._CACHED_SYSTEM" if system else "kasplo_notify.transport._CACHED_OWN", 2
+    )
+    ca = None if system else text(authority.cert_pem)
+    one, two, three = (Tls(ca, each.cert, each.key) for each in map(identity, [authority] * 3))
+    async with serving(certificate("localhost")) as port, transporting() as transport:
+        for tls in (one, two, one, three, one, three):
             assert (await send(transport, f"https://localhost:{port}/", tls)).status == 200
         assert made == [one, two, three]
-        assert (await send(transport, f"https://localhost:{port}/", one)).status == 200
-        assert made == [one, two, three, one]
+        gc.collect()
+        assert {*transport._contexts} == {one, three}
+        assert (await send(transport, f"https://localhost:{port}/", two)).status == 200
+        assert made == [one, two, three, two]
+
+
+async def test_others_send_while_a_context_is_made(
+    authority: trustme.CA, certificate: Callable[..., ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def slow(tls: Tls | None = None) -> ssl.SSLContext:
+        if tls == own:
+            assert go_on.wait(20)
+        return context_of(tls)
+
+    async with serving(certificate("localhost")) as port, serving(None) as other, transporting() as transport:
+        own = Tls(ca=text(authority.cert_pem))
+        monkeypatch.setattr("kasplo_notify.transport.context_of", slow)
+        waiting = asyncio.create_task(send(transport, f"https://localhost:{port}/", own))
+        try:
+            assert (await send(transport, f"http://127.0.0.1:{other}/")).status == 200
+            assert not waiting.done()
+        finally:
+            go_on.set()
+        assert (await waiting).status == 200
+
+
+async def test_a_context_that_is_not_made_in_time_is_the_workers_fault(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    async with transporting() as transport:
+        monkeypatch.setattr("kasplo_notify.transport.context_of", lambda _: go_on.wait(20))
+        try:
+            outcome = await transport.send(
+                Request("POST", "https://localhost:1/", (), b"", identity(authority)), timeout=0.1
+            )
+        finally:
+            go_on.set()
+    assert (outcome.error, outcome.detail) == ("worker", "this worker could not load the certificates within 0.1 s")
+
+
+async def test_no_thread_to_make_a_context_on_is_the_workers_fault(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with transporting() as transport:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", none_left)
+            outcome = await send(transport, "https://localhost:1/", identity(authority))
+    assert outcome.error == "worker"
+    assert outcome.detail.startswith("this worker can start no more threads")
 
 
 async def test_a_key_that_cannot_be_read_is_an_outcome(authority: trustme.CA) -> None:

@@ -6,7 +6,7 @@ from kasplo_notify.cli.moments import local
 from kasplo_notify.cli.states import in_words, record_json, record_rows, state_json
 from kasplo_notify.config import Config
 from kasplo_notify.endpoint import Endpoint
-from kasplo_notify.registry import Backlog, Health
+from kasplo_notify.health import Backlog, Health
 from kasplo_notify.status import EndpointStatus
 
 NOW = 1_795_430_000_000

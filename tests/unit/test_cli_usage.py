@@ -409,7 +409,7 @@ CONFIDENTIAL = ("--secret", "--basic", "--header")
         (None, "No such file or directory"),
         (b"", "it has 0 lines, and one is wanted"),
         (b"hunter2\nhunter2\n", "it has 2 lines, and one is wanted"),
-        (b"hunter2\xff\n", "is not UTF-8"),
+        (b"hunter2\xff\n", "it is not UTF-8"),
         (b"hunter2" * 20_000, ""),
         (b"hunter2\x00", ""),
     ],
@@ -430,14 +430,14 @@ def test_what_begins_with_an_at_and_names_no_file_is_not_repeated() -> None:
     for given in ("@joe:hunter2", "@hunter2\0", "@"):
         done = run("endpoint", "add", "crm", "https://h.example/", "--basic", given)
         assert done.exit_code == 2
-        assert "what @ leads to cannot be read: " in done.stderr
+        assert "What the @ of --basic leads to cannot be read: " in done.stderr
         assert "hunter2" not in done.output
 
 
 def test_standard_input_that_has_ended_is_told() -> None:
     done = run("endpoint", "rotate-secret", "crm", "--secret", "@-", given="")
     assert done.exit_code == 2
-    assert "what @ leads to cannot be read: standard input has ended." in done.stderr
+    assert "What the @ of --secret leads to cannot be read: standard input has ended." in done.stderr
 
 
 def test_what_is_typed_at_a_terminal_is_not_shown() -> None:

@@ -186,6 +186,7 @@ PROGRAMS: Mapping[str, Callable[[Sequence[str]], None]] = {
     ".": check_activate,
     "honcho": check_honcho,
     "export": check_export,
+    "pass": lambda _: None,
     "tail": lambda _: None,
     "sleep": lambda _: None,
 }

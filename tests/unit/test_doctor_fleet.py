@@ -9,7 +9,7 @@ from kasplo_notify.config import Config, DeliveryConfig
 from kasplo_notify.doctor.finding import Finding
 from kasplo_notify.doctor.fleet import Fleet, deliveries, endpoints
 from kasplo_notify.endpoint import Endpoint
-from kasplo_notify.registry import Backlog, Health
+from kasplo_notify.health import Backlog, Health
 from kasplo_notify.status import EndpointStatus
 
 NOW = 1_795_430_000_000

@@ -24,6 +24,7 @@ quantities:
 stored:
 window:
 addresses:
+health:
 backoff:
 resolver:
 forking:
@@ -59,9 +60,9 @@ notifier:         carrier config emission errors forking spool
 kasplo_notify:    config emission errors forking notifier
 testing:          emission
 
-registry:         config embedded endpoint errors routing store
+registry:         config embedded endpoint errors health routing store
 dead:             errors registry store stored
-status:           endpoint errors registry store
+status:           endpoint errors health registry store
 doctor:           config config_checks endpoint errors quantities registry routing spool status store
 
 request:          endpoint signature stored tls

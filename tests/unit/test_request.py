@@ -113,6 +113,19 @@ def test_form_post_is_urlencoded_and_signed_as_sent() -> None:
     assert verify(SECRET, dict(request.headers), request.body, NOW)
 
 
+def test_a_form_that_is_too_long_for_a_url_cannot_be_sent_with_get() -> None:
+    endpoint = replace(POST, method="GET", format="form", url="https://example.com/")
+
+    def of(length: int) -> StoredEvent:
+        return StoredEvent("e1", "", orjson.dumps({"event_type": "scomp", "raw": "x" * length}))
+
+    empty = len(build(endpoint, of(0)).url)
+    assert len(build(endpoint, of(65_536 - empty)).url) == 65_536
+    with pytest.raises(UnbuildableEvent, match="has 65,537 characters, and 65,536 are the most"):
+        build(endpoint, of(65_537 - empty))
+    assert len(build(replace(endpoint, method="POST"), of(65_537)).body) > 65_537
+
+
 @pytest.mark.parametrize("query", ["", "?key=1", "?"])
 def test_form_get_appends_to_the_query_and_has_no_body(query: str) -> None:
     request = build(replace(POST, method="GET", format="form", url=POST.url + query))

@@ -209,6 +209,24 @@ def test_a_context_verifies_by_what_was_given_alone_and_speaks_tls_1_2_at_least(
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
+def test_no_context_writes_the_keys_of_its_sessions_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys.log"))
+    for tls in (None, Tls(ca=CA), Tls(CA, CERT, KEY)):
+        assert context_of(tls).keylog_filename is None
+    check_pair(CERT, KEY)
+    check_authorities(CA)
+    assert list(tmp_path.iterdir()) == []
+    assert ssl.create_default_context().keylog_filename == str(tmp_path / "keys.log")
+
+
+def test_by_the_systems_authorities_it_is_verified_as_python_does() -> None:
+    ours, python = context_of(), ssl.create_default_context()
+    assert ours.verify_flags == python.verify_flags
+    assert ours.cert_store_stats() == python.cert_store_stats()
+    assert ours.options == python.options | ssl.OP_NO_RENEGOTIATION
+    assert [each["name"] for each in ours.get_ciphers()] == [each["name"] for each in python.get_ciphers()]
+
+
 def test_a_key_leaves_nothing_in_the_folder_for_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

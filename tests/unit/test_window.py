@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from kasplo_notify.window import IDLE_S, START, Slots, Window
+from kasplo_notify.window import FAST_BYTES, IDLE_S, SLOW_BYTES, START, Slots, Window
 from tests.unit.queues import window_of
 
 # --- the window of a queue -------------------------------------------------------------------------------------------
@@ -235,21 +235,67 @@ def test_a_worker_without_a_slow_allowance_moves_nothing() -> None:
     assert (slots.slow, slots.fast) == (0, 1)
 
 
+def test_requests_that_hold_many_bytes_are_fewer() -> None:
+    slots = Slots(fast_limit=256, slow_limit=1024)
+    while slots.may_open("a", 0.0):
+        slots.opened("a", 0.0, 1_000_000)
+    assert (slots.fast, slots.free) == (34, 0)
+    assert FAST_BYTES <= slots.fast_bytes < FAST_BYTES + 1_000_000
+    assert not slots.may_open("b", 0.0)
+
+
+def test_one_that_is_larger_than_all_is_sent_by_itself() -> None:
+    slots = Slots(fast_limit=256, slow_limit=1024)
+    assert slots.may_open("a", 0.0)
+    ticket = slots.opened("a", 0.0, 2 * FAST_BYTES)
+    assert not slots.may_open("a", 0.0)
+    assert not slots.may_open("b", 0.0)
+    slots.closed(ticket, 0.5)
+    assert slots.may_open("b", 0.5)
+
+
+def test_once_half_of_the_bytes_are_taken_nobody_gets_more_than_an_equal_share_of_them() -> None:
+    slots = Slots(fast_limit=256, slow_limit=1024)
+    slots.opened("a", 0.0, FAST_BYTES // 2)
+    slots.opened("b", 0.0, 300)
+    assert not slots.may_open("a", 0.0)
+    assert slots.may_open("b", 0.0)
+    assert slots.may_open("c", 0.0)
+
+
+def test_the_bytes_of_slow_requests_have_an_allowance_of_their_own() -> None:
+    slots = Slots(fast_limit=256, slow_limit=1024)
+    for second in range(4):
+        slots.opened(f"hangs{second}", float(second), SLOW_BYTES // 3)
+        slots.age(second + 1.0)
+    assert (slots.slow, slots.fast) == (3, 1)
+    assert (slots.slow_bytes, slots.fast_bytes) == (SLOW_BYTES, SLOW_BYTES // 3)
+    slots.clear()
+    slots.opened("hangs", 0.0, SLOW_BYTES)
+    slots.age(1.0)
+    assert not slots.may_open("hangs", 9.0), "the allowance is used up, and it has a part of it"
+    assert slots.may_open("other", 9.0)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_happens_the_books_balance(seed: int) -> None:
     rng = random.Random(seed)
     slots = Slots(fast_limit=16, slow_limit=8)
     open_tickets = []
+    largest = SLOW_BYTES // 4
     for step in range(3000):
         now = step / 50
         slots.age(now)
         endpoint = rng.choice("abcde")
         if rng.random() < 0.6 and slots.may_open(endpoint, now):
-            open_tickets.append(slots.opened(endpoint, now))
+            open_tickets.append(slots.opened(endpoint, now, rng.choice((300, 700_000, largest))))
         elif open_tickets:
             slots.closed(open_tickets.pop(rng.randrange(len(open_tickets))), now)
         assert slots.fast == sum(not ticket.slow for ticket in open_tickets) <= 16
         assert slots.slow == sum(ticket.slow for ticket in open_tickets) <= 8
+        fast, slow = (sum(each.size for each in open_tickets if each.slow is kind) for kind in (False, True))
+        assert slots.fast_bytes == fast < FAST_BYTES + largest
+        assert slots.slow_bytes == slow < SLOW_BYTES + largest
     for ticket in open_tickets:
         slots.closed(ticket, 60.0)
-    assert (slots.in_flight, slots._usage) == (0, {})
+    assert (slots.in_flight, slots.fast_bytes, slots.slow_bytes, slots._usage) == (0, 0, 0, {})

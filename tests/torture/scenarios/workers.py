@@ -22,9 +22,15 @@ _LEASES = 5
 @scenario("Workers killed with -9 at random lose nothing.", kills=200)
 def random_kills(run: Run) -> Outcome:
     with run.arena() as arena:
-        # A slow one among them: what is in flight for long is there at many a death.
-        routes = endpoints(arena) | {arena.endpoint("slow", "slow 0.3"): ["slow"]}
+        routes = endpoints(arena)
         arena.work(4)
+        # Some that are slow: what is in flight for long is there at many a death.
+        arena.emit(
+            run.events // 200,
+            {arena.endpoint("slow", "slow 0.3"): ["slow"]},
+            batch=1,
+            rate=run.events / (140 * run.kills),
+        )
         # As long as the kills last: one every 0.65 s.
         arena.emit(run.events, routes, rate=run.events / (0.7 * run.kills), processes=2)
         while arena.fleet.kills < run.kills:
