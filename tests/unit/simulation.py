@@ -1,7 +1,8 @@
 """Hours of deliveries in seconds: the product's decisions, driven by a queue of moments instead of a clock.
 
 Six subscribers, each in one mood for some hours, share the slots of one worker. What is driven here is what decides in
-Python: verdicts, backoff, Retry-After, windows and slots. The breaker decides in Lua; test_breaker_hours.py has it.
+Python: verdicts, backoff, Retry-After, windows and slots. The breaker decides in Lua, on a server; it has hours of its
+own in tests/integration/outages.py.
 """
 
 import random
@@ -88,6 +89,8 @@ class Opening:
         subscribers: How many have any.
         since_last: Seconds since its subscriber's last one.
         since_answer: Seconds since one of its requests ended within a second, of those since it last had none.
+        silent: Seconds since one of its requests ended.
+        before, size: Its window before and after it was taken up again, if it was.
     """
 
     subscriber: str
@@ -99,6 +102,9 @@ class Opening:
     subscribers: int
     since_last: float
     since_answer: float
+    silent: float
+    before: float
+    size: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,6 +128,7 @@ class Subscriber:
     in_flight: int = 0
     last_opened: float = float("-inf")
     last_answered: float = float("-inf")
+    last_ended: float = float("-inf")
     wakes_at: float = 0.0
     waiting: deque[Event] = field(default_factory=deque)
 
@@ -222,7 +229,11 @@ class Simulation:
             self._at(moment, lambda: None)
 
     def _open(self, subscriber: Subscriber, event: Event) -> None:
-        self.openings.append(self._opening(subscriber))
+        before = subscriber.window.size
+        if not subscriber.in_flight:
+            # Its queue was given back, and is claimed again.
+            subscriber.window.resume(self._now)
+        self.openings.append(self._opening(subscriber, before))
         ticket = self.slots.opened(subscriber.name, self._now)
         self._tickets.append(ticket)
         subscriber.in_flight += 1
@@ -231,7 +242,7 @@ class Simulation:
         self._at(self._now + min(1.0, seconds), lambda: None)
         self._at(self._now + seconds, lambda: self._end(subscriber, event, ticket, outcome))
 
-    def _opening(self, subscriber: Subscriber) -> Opening:
+    def _opening(self, subscriber: Subscriber, before: float) -> Opening:
         own = [ticket.slow for ticket in self._tickets if ticket.endpoint == subscriber.name]
         slow = sum(ticket.slow for ticket in self._tickets)
         return Opening(
@@ -244,6 +255,9 @@ class Simulation:
             subscribers=len({ticket.endpoint for ticket in self._tickets}),
             since_last=self._now - subscriber.last_opened,
             since_answer=self._now - subscriber.last_answered,
+            silent=self._now - subscriber.last_ended,
+            before=before,
+            size=subscriber.window.size,
         )
 
     def _end(self, subscriber: Subscriber, event: Event, ticket: Ticket, outcome: Outcome) -> None:
@@ -251,6 +265,7 @@ class Simulation:
         self.slots.closed(ticket, now)
         self._tickets.remove(ticket)
         subscriber.in_flight -= 1
+        subscriber.last_ended = now
         if not ticket.slow and now - ticket.started < SLOW_AFTER_S:
             subscriber.last_answered = now
         if not subscriber.in_flight:

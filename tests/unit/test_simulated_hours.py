@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from kasplo_notify.verdict import FREE_ATTEMPTS, MAX_RETRY_AFTER_S, MIN_RETRY_AFTER_S, decide, parse_retry_after
+from kasplo_notify.window import IDLE_S, START
 from tests.unit.simulation import EPOCH, FAST, MAX_AGE, SLOW, TIMEOUT, Attempt, Simulation
 
 SEEDS, HOURS_EACH = range(20), 500
@@ -167,6 +168,14 @@ def test_a_window_halves_once_for_all_that_failed_together_and_never_by_more(hou
             shrunk[attempt.subscriber] = attempt.ended
         else:
             assert attempt.size == 1 or attempt.started < shrunk[attempt.subscriber]
+
+
+def test_a_window_begins_small_after_a_silence_and_only_then(hours: Simulation) -> None:
+    silent = [opening for opening in hours.openings if opening.silent >= IDLE_S and not opening.own + opening.own_slow]
+    assert any(opening.before > START for opening in silent)
+    assert all(opening.size == min(opening.before, START) for opening in silent)
+    others = [opening for opening in hours.openings if opening.silent < IDLE_S or opening.own + opening.own_slow]
+    assert all(opening.size == opening.before for opening in others)
 
 
 def test_a_window_that_was_small_reaches_its_cap_again(hours: Simulation) -> None:

@@ -14,22 +14,25 @@ from tests.torture.scenario import Outcome, Run, endpoints, lateness, promise, s
 
 _TROUBLE_S = 1.5
 _CALM_S = 1.0
+# With fewer, what Redis needs for its clients and logs would be more than what it has room for.
+_TO_FILL = 100_000
 
 
 @scenario("A full Redis refuses events, delivers those it has, and takes events again as soon as there is room.")
 def full_memory(run: Run) -> Outcome:
+    events = max(run.events, _TO_FILL)
     with run.arena() as arena:
         healthy = endpoints(arena)
         down = [arena.endpoint(f"down-{number}", "status 500") for number in range(len(healthy))]
         used = int(arena.server.client.info("memory")["used_memory"])
         # Room for about half of what is emitted. It stays so to the end: nobody comes and helps.
-        arena.server.client.config_set("maxmemory", used + 50 * run.events)
+        arena.server.client.config_set("maxmemory", used + 50 * events)
         arena.work(3)
         # What waits for those that are down keeps its room, and so do for an hour the ids by which a refused call is
         # completed; the two must not have all of it.
-        arena.emit(run.events // 20, {name: [name] for name in down}, batch=100)
+        arena.emit(events // 20, {name: [name] for name in down}, batch=100)
         arena.fleet.join("producer", 600)
-        arena.emit(run.events * 2 // 5, healthy, batch=100, processes=2)
+        arena.emit(events * 2 // 5, healthy, batch=100, processes=2)
         _until_full(arena, run)
         full = time.time()
         # A refused call gives up before that.
