@@ -139,8 +139,12 @@ class Supervisor:
 
     @property
     def exit_code(self) -> int:
-        """0 when the last run of every child ended as it should: by itself, or by SIGTERM; else 1."""
-        return int(any(child.exit_code not in {0, None, -signal.SIGTERM} for child in self._children))
+        """0 when the last run of every child ended as it should: by itself, or by SIGTERM.
+
+        Else the code with which they failed, when it is one and the same; else 1.
+        """
+        failed = {child.exit_code or 0 for child in self._children} - {0, -signal.SIGTERM}
+        return max(1, failed.pop()) if len(failed) == 1 else min(1, len(failed))
 
     def _wanted(self, child: _Child) -> bool:
         if self._stopping_since is not None:

@@ -194,6 +194,7 @@ for endpoint in pairs(endpoints) do
   if sound then
     paused, gate = health.paused or '', gate_of(health)
   end
-  if paused ~= '' or gate > now then reply[#reply + 1] = {endpoint, paused, whole(gate)} end
+  -- While the breaker is open only probes go out, though a success that came late has made the next one due.
+  if paused ~= '' or gate > now or (sound and health.open) then reply[#reply + 1] = {endpoint, paused, whole(gate)} end
 end
 return reply

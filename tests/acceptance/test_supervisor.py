@@ -206,7 +206,7 @@ def test_in_a_burst_a_failing_child_is_tried_three_times(
 ) -> None:
     supervisor = supervise(python("raise SystemExit(7)"), burst=True, first_delay=0.01)
     until(lambda: not supervisor.poll())
-    assert supervisor.exit_code == 1
+    assert supervisor.exit_code == 7
     assert "worker 1 failed 3 times and is given up: exit code 7" in caplog.text
 
 

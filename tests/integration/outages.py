@@ -240,10 +240,8 @@ class Outages:
             self._plan(self.now + 1)
 
     def _send(self, hold: Hold, read: Read) -> None:
-        # Who had the queue before it opened hears of it with its next settle, but when that brings a success: then it
-        # may be probed at once, and whoever has its queues goes on.
-        told = not self._breaker.open or self.now >= self._breaker.probe_at
-        assert hold.probe or told, self._where("sent while it is left alone")
+        # Who had the queue before it opened hears of it with its next settle.
+        assert hold.probe or not self._breaker.open, self._where("sent while it is left alone")
         self.requests.append(self.now - EPOCH)
         hold.in_flight += 1
         outcome, ms = self._answer()
