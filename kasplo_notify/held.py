@@ -67,6 +67,7 @@ class Held:
         probe: The endpoint's breaker is open and this queue may send one event.
         deaths: Drains that died holding it.
         suspected: One of its events had just gone out alone at the last death.
+        not_before: Until then, by the same clock, the worker shows that it lives without that event.
         poison: The id of an event that is given up for its deaths.
         resumed_ms: When a pause of the endpoint ended; the age of its events counts from here.
         closing: Nothing more is started; given back when nothing is in flight.
@@ -88,6 +89,7 @@ class Held:
     probe: bool = False
     deaths: int = 0
     suspected: bool = False
+    not_before: float = 0.0
     poison: str = ""
     resumed_ms: int = 0
     closing: bool = False

@@ -20,6 +20,9 @@ SLICE_S = 1.0
 LOOK_S, CROWDED_S = 0.25, 0.02
 MAX_HELD, MAX_CLAIM, READ_AT_CLAIM = 256, 128, 16
 REDIS_RETRY_S = 0.2
+# For how long a worker has to live before it sends what is suspected: else whatever ends workers soon after their start
+# would condemn what they send first.
+PROOF_S = (1.0, 3.0)
 _TOLD = 200
 
 
@@ -153,6 +156,7 @@ class Intake:
             probe=bool(probe),
             deaths=deaths,
             suspected=suspected,
+            not_before=now + self._gear.rng.uniform(*PROOF_S) if suspected else 0.0,
             poison=poison,
             resumed_ms=int(resumed),
             # Where a drain sends but one event before it has to stop, neither kind must wait for ever.

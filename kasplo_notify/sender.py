@@ -87,7 +87,7 @@ class Sender:
             if not held.single:
                 self._ready.append(held)
             elif held.suspected:
-                # Before what nobody suspects yet may kill the worker while this is in flight.
+                # What nobody suspects yet must not kill the worker while this is in flight.
                 self._one_by_one.appendleft(held)
             else:
                 self._one_by_one.append(held)
@@ -141,8 +141,8 @@ class Sender:
     def _next_in_line(self) -> Held | None:
         """A queue whose drains have died goes one event at a time. What just went out then is suspected at a death.
 
-        The next drain sends what is suspected first, and no other such queue's events beside it: it will be alone to
-        blame. For a second; more would prove nothing.
+        A drain sends what is suspected by itself, without the events of other such queues: it will be alone to blame.
+        For a second; more would prove nothing.
         """
         if self._one_by_one and self._may_follow(self._one_by_one[0]):
             return self._one_by_one.popleft()
@@ -158,6 +158,7 @@ class Sender:
         return (
             held.buffered > 0
             and not held.closing
+            and now >= held.not_before
             and held.in_flight < held.limit
             and now + held.subscriber.timeout < held.lease_end
             and self._gear.slots.may_open(held.endpoint, now)
