@@ -207,8 +207,10 @@ async def test_and_for_a_client_certificate_which_is_read_from_a_file() -> None:
         await ask(transport, server, *range(20))
         # Its thread is there already, as in a worker that has been running.
         await asyncio.to_thread(ssl.create_default_context)
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            url = f"https://h20.example.com:{closed.getsockname()[1]}/"
         with no_files():
-            outcome = await transport.send(Request("POST", "https://h20.example.com:1/", (), b"", tls), timeout=5)
+            outcome = await transport.send(Request("POST", url, (), b"", tls), timeout=5)
         assert outcome.error == "refused"
         await hosts.are_open(*range(8, 20))
 

@@ -132,6 +132,7 @@ def poison_throttled(run: Run) -> Outcome:
             run.say(f"{arena.fleet.kills} deaths")
         deaths = arena.fleet.kills
         arena.script(busy="ok")
+        arena.registry.resume("busy")
         arena.until_drained(60)
         # The others burn their attempts meanwhile.
         reasons = {"poison", "attempts_used_up"}
