@@ -2,7 +2,9 @@
 
 import click
 
+from kasplo_notify.cli.apply import apply
 from kasplo_notify.cli.ask import ask
+from kasplo_notify.cli.export import export
 from kasplo_notify.cli.registration import add, rotate_secret, update
 from kasplo_notify.cli.removal import sweep
 from kasplo_notify.cli.root import Group
@@ -163,6 +165,8 @@ def remove(session: Session, name: str, *, drop_backlog: bool, yes: bool) -> Non
 
 endpoint.add_command(test)
 endpoint.add_command(rotate_secret)
+endpoint.add_command(export)
+endpoint.add_command(apply)
 
 
 def _json(status: EndpointStatus) -> dict[str, object]:
