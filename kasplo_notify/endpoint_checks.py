@@ -53,14 +53,17 @@ def make_endpoint(config: Config, *, name: object, url: object, created_at: int 
         EndpointError: A value is refused.
         OSError: A client certificate is given, and no file could be opened to check it.
     """
-    defaults: dict[str, object] = {
-        "secret": GENERATE,
-        "format": "json" if config.delivery.use_json_for_http_post else "form",
-        "queues": config.delivery.queues,
-    }
     given = {key: value for key, value in values.items() if value is not None}
-    blank = Endpoint(name=check_name(name), url="", queues=config.delivery.queues, created_at=created_at)
-    return change_endpoint(config, blank, url=url, **(defaults | given))
+    blank = replace(defaults(config), name=check_name(name), created_at=created_at)
+    return change_endpoint(config, blank, url=url, **({"secret": GENERATE} | given))
+
+
+def defaults(config: Config) -> Endpoint:
+    """What an endpoint is where nothing else is said, without a name, a URL and a secret."""
+    delivery = config.delivery
+    return Endpoint(
+        name="", url="", format="json" if delivery.use_json_for_http_post else "form", queues=delivery.queues
+    )
 
 
 def change_endpoint(config: Config, endpoint: Endpoint, **changes: object) -> Endpoint:
@@ -78,13 +81,25 @@ def change_endpoint(config: Config, endpoint: Endpoint, **changes: object) -> En
             near = nearest(key, _CHECKS)
             hint = f"; did you mean {near}?" if near else ""
             raise EndpointError(f"an endpoint has no value {shown(key)} that could be changed{hint}")
-        checked[key] = _checked(config, key, value)
+        checked[key] = check_value(config, key, value)
     if "secret" in checked:
         # At once: the end of a rotation that is under way, too.
         checked |= {"old_secret": None, "old_secret_until": 0}
     changed = replace(endpoint, **checked)
     _check_together(config, changed)
     return changed
+
+
+def check_value(config: Config, key: str, value: object) -> Any:
+    """One value of an endpoint, by itself, as its record has it; None stands for its default.
+
+    Raises:
+        EndpointError: It is refused.
+        KeyError: There is no such key.
+    """
+    if value is None and key in _OPTIONAL:
+        return None
+    return _CHECKS[key](config, value)
 
 
 def check_mail_classes(names: Iterable[object]) -> tuple[str, ...]:
@@ -170,12 +185,6 @@ def check_retry_delays(delays: Iterable[object]) -> tuple[float, ...]:
     if len(listed) > MAX_RETRIES:
         raise EndpointError(f"retry_delays has {len(listed)} entries; {MAX_RETRIES} are allowed")
     return tuple(_number("a retry delay", each, 0, MAX_RETRY_DELAY_S) for each in listed)
-
-
-def _checked(config: Config, key: str, value: object) -> Any:
-    if value is None and key in _OPTIONAL:
-        return None
-    return _CHECKS[key](config, value)
 
 
 def _check_together(config: Config, endpoint: Endpoint) -> None:

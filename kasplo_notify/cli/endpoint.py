@@ -1,24 +1,19 @@
 """`endpoint ...`: the registry of subscribers."""
 
-import time
-from typing import Final
-
 import click
 
-from kasplo_notify.cli.ask import ask, progress
+from kasplo_notify.cli.apply import apply
+from kasplo_notify.cli.ask import ask
+from kasplo_notify.cli.export import export
 from kasplo_notify.cli.registration import add, rotate_secret, update
+from kasplo_notify.cli.removal import sweep
 from kasplo_notify.cli.root import Group
 from kasplo_notify.cli.sample import test
 from kasplo_notify.cli.session import Session, pass_session
 from kasplo_notify.cli.states import record_json, record_rows, state_cell, state_json
 from kasplo_notify.cli.text import Cell, document, fields, table
 from kasplo_notify.quantities import counted
-from kasplo_notify.registry import Registry
 from kasplo_notify.status import EndpointStatus, read_overview
-
-# For how long `remove` waits for the queues that workers hold: they let go of a removed endpoint within seconds.
-_PATIENCE_S: Final = 15.0
-_PAUSE_S: Final = 0.2
 
 
 @click.group(cls=Group)
@@ -155,7 +150,7 @@ def remove(session: Session, name: str, *, drop_backlog: bool, yes: bool) -> Non
         if not yes:
             click.echo(fate, err=True)
         ask(f"Remove endpoint {name}?", yes=yes)
-        swept, left = _sweep(registry, name, drop=drop_backlog)
+        swept, left = sweep(registry, name, drop=drop_backlog)
     what = (
         f"{counted(swept, 'event')} {'deleted' if drop_backlog else 'kept as dead letters'}" if swept else "no events"
     )
@@ -170,29 +165,8 @@ def remove(session: Session, name: str, *, drop_backlog: bool, yes: bool) -> Non
 
 endpoint.add_command(test)
 endpoint.add_command(rotate_secret)
-
-
-def _sweep(registry: Registry, name: str, *, drop: bool) -> tuple[int, int]:
-    """Remove an endpoint; returns the events that were swept and the queues that workers still hold."""
-    out, last = progress(), -1
-    swept = held = 0
-    patience = time.monotonic() + _PATIENCE_S
-    steps = registry.remove(name, drop=drop)
-    try:
-        for swept, held in steps:
-            out.status(f"{swept:,} events swept" + (f", {counted(held, 'queue')} held by workers" if held else ""))
-            if swept != last:
-                last, patience = swept, time.monotonic() + _PATIENCE_S
-            elif held and time.monotonic() > patience:
-                return swept, held
-            elif held:
-                time.sleep(_PAUSE_S)
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted after {counted(swept, 'event')}; workers go on with the removal.", err=True)
-        raise
-    finally:
-        out.done()
-    return swept, 0
+endpoint.add_command(export)
+endpoint.add_command(apply)
 
 
 def _json(status: EndpointStatus) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """`endpoint add`, `endpoint update`, `endpoint rotate-secret`: what writes an endpoint's record."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -15,7 +15,7 @@ from kasplo_notify.cli.moments import Span, iso, local
 from kasplo_notify.cli.record_options import confidential, given_values, record_options
 from kasplo_notify.cli.root import Command
 from kasplo_notify.cli.session import Session, pass_session
-from kasplo_notify.cli.states import record_json, record_rows
+from kasplo_notify.cli.states import changed_rows, record_json, record_rows
 from kasplo_notify.cli.text import document, fields
 from kasplo_notify.endpoint import Endpoint
 from kasplo_notify.endpoint_checks import change_endpoint, make_endpoint
@@ -46,16 +46,16 @@ def add(session: Session, /, name: str, url: str, *, as_json: bool, **options: A
     """
     now_s = int(time.time())
     endpoint = make_endpoint(session.config, name=name, url=url, created_at=now_s, **given_values(options))
-    _warn(endpoint, now_s)
+    warn_of_expiry(endpoint, now_s)
     with session.registry() as registry:
         registry.add(endpoint)
-    with _written(f"Endpoint {name} is registered", endpoint, generated=options["secret"] is None):
+    with written(f"Endpoint {name} is registered", unseen=[endpoint] if options["secret"] is None else []):
         if as_json:
             document(record_json(endpoint, secret=endpoint.secret))
             return
         click.echo(f"Endpoint {name} is registered.")
         fields(record_rows(endpoint, session.config, now_s))
-        _show_secret(endpoint)
+        show_secret(endpoint)
         click.echo(f"Next, one signed sample: kasplo-notify endpoint test {name}")
 
 
@@ -113,18 +113,12 @@ def update(
     with session.registry() as registry:
         after = registry.update(name, change)
         now_s = redis_ms(registry.store) / 1000
-    _warn(after, now_s)
-    old, new = dict(record_rows(before[0], config, now_s)), dict(record_rows(after, config, now_s))
-    rows = [
-        (key, f"{old.get(key, 'none')} -> {new.get(key, 'none')}")
-        for key in (*new, *(old.keys() - new.keys()))
-        if old.get(key) != new.get(key)
-    ]
-    if not rows and before[0] == after:
+    warn_of_expiry(after, now_s)
+    if before[0] == after:
         click.echo(f"Endpoint {name} is like that already.")
         return
     click.echo(f"Endpoint {name} is changed.")
-    fields(rows or [("changed", "a secret value, which is not shown")])
+    fields([(key, how) for key, how in changed_rows(before[0], after, config, now_s)])
 
 
 @click.command("rotate-secret", cls=Command)
@@ -171,12 +165,12 @@ def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | 
             return replace(endpoint, secret=new, old_secret=old, old_secret_until=until if old else 0)
 
         endpoint = registry.update(name, change)
-    with _written(f"Endpoint {name} has a new secret", endpoint, generated=secret is None):
+    with written(f"Endpoint {name} has a new secret", unseen=[endpoint] if secret is None else []):
         if as_json:
             document({"name": name, "secret": new, "old_secret_until": iso(endpoint.old_secret_until * 1000)})
             return
         click.echo(f"Endpoint {name} has a new secret.")
-        _show_secret(endpoint)
+        show_secret(endpoint)
         if endpoint.old_secret:
             ends = local(endpoint.old_secret_until * 1000)
             click.echo(f"The one before signs as well for {span(overlap)}, until {ends}.")
@@ -185,26 +179,28 @@ def rotate_secret(session: Session, name: str, *, overlap: float, secret: str | 
 
 
 @contextmanager
-def _written(done: str, endpoint: Endpoint, *, generated: bool) -> Iterator[None]:
-    """Where what was done is written: when that fails, it was done all the same, and a generated secret is lost."""
+def written(done: str, *, unseen: Sequence[Endpoint]) -> Iterator[None]:
+    """Where what was done is written: when that fails, it was done all the same, and generated secrets are lost."""
     try:
         yield
     except OSError as error:
+        names = [endpoint.name for endpoint in unseen if endpoint.secret is not None]
         lost = ""
-        if generated and endpoint.secret is not None:
-            lost = f" Nobody has seen its secret: kasplo-notify endpoint rotate-secret {endpoint.name} gives another."
+        if names:
+            whose = "its secret" if len(names) == 1 else f"the secrets of {', '.join(names)}"
+            lost = f" Nobody has seen {whose}: kasplo-notify endpoint rotate-secret {names[0]} gives another."
         with suppress(OSError):
             complain(f"{done}, but that could not be written ({error.strerror}).{lost}")
         let_go_of_stdout()
         click.get_current_context().exit(FAILED)
 
 
-def _warn(endpoint: Endpoint, now_s: float) -> None:
+def warn_of_expiry(endpoint: Endpoint, now_s: float) -> None:
     for warning in expiry_warnings(endpoint, now_s):
         click.echo(warning, err=True)
 
 
-def _show_secret(endpoint: Endpoint) -> None:
+def show_secret(endpoint: Endpoint) -> None:
     if endpoint.secret is None:
         click.echo("Its requests are not signed: the subscriber cannot tell who sent them.")
     else:

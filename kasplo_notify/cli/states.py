@@ -120,6 +120,34 @@ def record_rows(endpoint: Endpoint, config: Config, now_s: float) -> list[tuple[
     return rows
 
 
+def changed_rows(before: Endpoint, after: Endpoint, config: Config, now_s: float) -> list[tuple[str, str]]:
+    """What differs between two records of an endpoint, as `old -> new`; of what is never shown, that it differs."""
+    old, new = dict(record_rows(before, config, now_s)), dict(record_rows(after, config, now_s))
+    rows = {
+        key: f"{old.get(key, 'none')} -> {new.get(key, 'none')}"
+        for key in (*new, *sorted(old.keys() - new.keys()))
+        if old.get(key) != new.get(key)
+    }
+    hidden, hidden_before = _hidden(after), _hidden(before)
+    for key in hidden.keys() & hidden_before.keys():
+        if hidden[key] != hidden_before[key]:
+            rows.setdefault(key, "another value, which is not shown")
+    if not rows and before != after:
+        rows["changed"] = "a value that is not shown"
+    return list(rows.items())
+
+
+def _hidden(endpoint: Endpoint) -> dict[str, object]:
+    """What is masked in the rows of a record, or may be, by the name that it has there."""
+    named = {f"header {name}": value for name, value in endpoint.headers}
+    return named | {
+        "secret": endpoint.secret,
+        "basic": endpoint.basic,
+        "authorities": endpoint.ca,
+        "client key": endpoint.client_key,
+    }
+
+
 def _secret(endpoint: Endpoint, now_s: float) -> str:
     if endpoint.secret is None:
         return "none: requests are not signed"

@@ -60,6 +60,17 @@ def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vault]:
         basic = ("--basic", f"joe:{PASSWORD}", "--secret", own)
         other = cli.ok("endpoint", "add", "basic", world.subscriber.url("/basic"), *basic, *only, "--json")
         world.subscriber.answers("/basic", Answer(status=500))
+        (world.folder / "registry.toml").write_text(
+            f'[endpoints.keys]\nurl = "https://127.0.0.1:{port}/"\nqueues = 1\nretry_delays = [0.1]\n'
+            f'headers = ["Authorization: {BEARER}-2", "X-Api-Key: {API_KEY}-2"]\n'
+            f'[endpoints.basic]\nurl = "{world.subscriber.url("/basic")}"\nqueues = 1\nretry_delays = [0.1]\n'
+            f'basic = "joe:{PASSWORD}-3"\nsecret = "{REFUSED}"\n'
+        )
+        (world.folder / "wrong.toml").write_text(
+            f'[endpoints.keys]\nurl = "https://joe:{PASSWORD}@example.com"\nheaders = ["Authorization {BEARER}"]\n'
+            f'basic = "{PASSWORD}"\nsecret = "{REFUSED}="\nold_secret = "{REFUSED}="\nclient_key = "{PASSWORD}"\n'
+        )
+        (world.folder / "no.toml").write_text(f'[endpoints.keys]\nbasic = "{PASSWORD}\n')
         texts = [BEARER, BEARER.removeprefix("Bearer "), PASSWORD, API_KEY, REFUSED.removeprefix("whsec_")]
         texts += [each.removeprefix("whsec_") for each in (first, second, own)]
         texts.append(base64.b64encode(f"joe:{PASSWORD}".encode()).decode())
@@ -113,6 +124,7 @@ READING: tuple[tuple[str, ...], ...] = (
     *(("endpoint", "list"), ("endpoint", "show", "keys"), ("endpoint", "show", "basic"), ("endpoint", "test", "keys")),
     *(("endpoint", "test", "basic"), ("endpoint", "show", "shattered"), ("status",), ("attempts", "keys")),
     *(("attempts", "basic"), ("doctor",), ("dead", "list"), ("dead", "show"), ("dead", "export"), ("events",)),
+    *(("endpoint", "export"), ("endpoint", "apply", "registry.toml", "--dry-run")),
     *(("route", "--event-type", "scomp"), ("config", "show"), ("config", "check"), ("spool",)),
 )
 CHANGING: tuple[tuple[str, ...], ...] = (
@@ -120,6 +132,7 @@ CHANGING: tuple[tuple[str, ...], ...] = (
         ("endpoint", "update", "keys", "--timeout", "7"),
         ("endpoint", "update", "basic", "--basic", f"joe:{PASSWORD}-2"),
     ),
+    ("endpoint", "apply", "registry.toml"),
     *(("endpoint", "pause", "keys"), ("endpoint", "resume", "keys"), ("dead", "replay", "keys", "--yes"), ("emit",)),
     *(("dead", "purge", "basic", "--yes"), ("spool", "flush"), ("endpoint", "remove", "keys", "--yes")),
 )
@@ -143,6 +156,7 @@ WRONG: tuple[tuple[str, ...], ...] = (
     ("endpoint", "update", "keys", "--basic", f"joe:{PASSWORD}"),
     ("endpoint", "update", "keys", "--client-cert", "client.key"),
     ("endpoint", "update", "keys", "--client-key", "client.pem"),
+    *(("endpoint", "apply", "wrong.toml"), ("endpoint", "apply", "no.toml")),
 )
 
 

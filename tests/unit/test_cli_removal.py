@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from kasplo_notify.cli import endpoint
+from kasplo_notify.cli import removal
 
 if TYPE_CHECKING:
     from kasplo_notify.registry import Registry
@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def sweep(steps: Iterator[tuple[int, int]]) -> tuple[int, int]:
-    return endpoint._sweep(cast("Registry", FakeRegistry(steps)), "crm", drop=False)
+    return removal.sweep(cast("Registry", FakeRegistry(steps)), "crm", drop=False)
 
 
 def test_a_backlog_is_swept_without_waiting(clock: list[float]) -> None:

@@ -58,7 +58,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
     assert {" ".join(path) for path in commands(root)} == {
         *("up", "worker", "route", "events", "emit", "status", "attempts", "doctor", *GROUPS),
         *(f"endpoint {name}" for name in ("add", "list", "show", "update", "pause", "resume", "remove", "test")),
-        "endpoint rotate-secret",
+        *("endpoint rotate-secret", "endpoint export", "endpoint apply"),
         *(f"dead {name}" for name in ("list", "show", "replay", "purge", "export")),
         *("config check", "config show"),
         *("spool", "spool flush"),

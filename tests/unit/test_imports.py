@@ -103,6 +103,7 @@ HEAVY = {
     "tenacity": "backoff carrier patience",
     "click": "cli",
     "platformdirs": "config_sections",
+    "tomli_w": "cli",
 }
 
 
