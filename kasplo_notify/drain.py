@@ -24,6 +24,8 @@ MAX_RUN_S = 300.0
 # How long to leave a queue that is still due to an idle worker.
 HAND_OVER_S = 0.1
 STOP_MARGIN_S = 1.5
+# More than the scripts write of the reason of a pause.
+_REASON = 60
 
 
 class Drain:
@@ -195,7 +197,7 @@ class Drain:
                 log.warning(
                     "endpoint_paused: %s is paused (%s); its events wait",
                     endpoint,
-                    paused.decode(errors="replace")[:60],
+                    paused[:_REASON].decode(errors="replace"),
                 )
             for each in held:
                 if not each.probe:

@@ -9,8 +9,8 @@ from kasplo_notify.stored import Progress, StoredEvent, split_retry
 from kasplo_notify.window import Window
 
 # Deaths of drains after which a queue is delivered one event at a time. Then, deaths one after another at which the
-# same event had just gone out alone, after which it is given up; and deaths at which it was in flight alone at all: the
-# answer to a slow subscriber's may be what kills, and is no proof.
+# same event had just gone out alone, after which it is given up; and deaths at which it was in flight alone at all:
+# what kills may be the answer of a slow subscriber, but to be in flight for long proves little.
 SINGLE_AFTER, POISON_AFTER, SLOW_POISON_AFTER = 2, 3, 10
 READ_AHEAD = 128
 

@@ -109,7 +109,7 @@ def _plan(registry: "Registry", config: Config, tables: Mapping[str, Any], *, pr
     faults = [each for name, table in tables.items() for each in faults_of(config, name, table, endpoints.get(name))]
     if faults:
         for each in faults[:_MOST_FAULTS]:
-            click.echo(shortened(f"{each}."), err=True)
+            click.echo(shortened(each if each.endswith("?") else f"{each}."), err=True)
         raise Refused(f"The file has {counted(len(faults), 'fault')}; nothing was changed.")
     added, changed, unchanged = [], [], 0
     for name in sorted(tables):

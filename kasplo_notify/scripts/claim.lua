@@ -6,8 +6,8 @@
 --   was lost
 -- Returns {now, version, score of the schedule's next entry or '', queues being removed, claimed}, claimed a list
 -- of {queue, 1 if it may send one probe, deaths, "<n> <m> <event>": the event that was alone in flight at m of them,
--- and had just gone out at the last n, endpoint resumed at, events of each kind asked for, events}; then the queues that were this drain's already, and
--- {queue, what is wrong with its keys}, ...
+-- and had just gone out at the last n, endpoint resumed at, events of each kind asked for, events}; then the queues
+-- that were this drain's already, and {queue, what is wrong with its keys}, ...
 
 local token, lease = ARGV[1], tonumber(ARGV[2])
 local default_delay, per_queue, left = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])

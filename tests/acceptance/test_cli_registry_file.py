@@ -264,7 +264,7 @@ GOOD = '[endpoints.good]\nurl = "https://good.example.com/"\n'
         ("[endpoints.crm]\nurl = 'http://10.0.0.1/'", "crm.url: "),
         (
             "[endpoints.crm]\nurl = 'https://x.example.com'\ntimout = 3",
-            "there is no key 'timout'; did you mean timeout?",
+            "there is no key 'timout'; did you mean timeout?\n",
         ),
         ("[endpoints.crm]\nurl = 'https://x.example.com'\ntimeout = nan", "crm.timeout: timeout has to be"),
         ("[endpoints.crm]\nurl = 'https://x.example.com'\nqueues = 1979-05-27", "crm.queues: "),
